@@ -1,0 +1,150 @@
+"""What can go wrong, as one tree.
+
+    SafetyProxyError
+      ConfigError             wrong settings, policy or model; the command ends with exit code 2
+      RequestError            the client's doing
+        MalformedRequest        400
+        BodyTooLarge            413
+        UnknownRoute            404
+        NotOffered              501  a route of pict-rs that is not guarded yet, so it is closed
+        DownloadFailed          400/500  the address in `?url=` gave no picture
+      ScanError               no verdict could be reached: 503, and nothing is forwarded
+        QueueFull
+        ScanTimeout
+        EmbedderUnavailable
+      UpstreamError           pict-rs' doing
+        UpstreamUnreachable     502
+        UpstreamTimeout         504
+
+A picture that was judged and blocked is a `Verdict`, never an exception. A picture that cannot be
+decoded is `UndecodableImage`; the scanner turns it into the action that the policy names.
+
+Every error that reaches a client becomes pict-rs' own JSON, `{"msg": ..., "code": ...}`: Lemmy
+shows only `msg`, and needs it to be there. `reason` is the label in logs and metrics.
+"""
+
+from typing import ClassVar
+
+
+class SafetyProxyError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+    status: int = 500
+    code: str = "safety-proxy-error"
+    reason: ClassVar[str] = "internal"
+
+
+class ConfigError(SafetyProxyError):
+    """Settings, policy or model cannot be used; the message says what, where and what to do."""
+
+    reason = "config"
+
+
+class UndecodableImage(SafetyProxyError):
+    """No picture could be read from the bytes; `str(error)` says why, for the log only."""
+
+    reason = "undecodable"
+
+
+class RequestError(SafetyProxyError):
+    """The request cannot be served as it is."""
+
+    status = 400
+    reason = "request"
+
+
+class MalformedRequest(RequestError):
+    """The body or the query is not what this route takes."""
+
+    code = "file-upload-error"
+    reason = "malformed"
+
+    def __init__(self, message: str, *, code: str = code) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the configured limit."""
+
+    status = 413
+    code = "validate-file-size"
+    reason = "too_large"
+
+
+class UnknownRoute(RequestError):
+    """Not a route of pict-rs; never passed on."""
+
+    status = 404
+    code = "not-found"
+    reason = "unknown_route"
+
+
+class NotOffered(RequestError):
+    """A route that stores pictures and is not guarded yet."""
+
+    status = 501
+    code = "not-implemented"
+    reason = "not_offered"
+
+
+class DownloadFailed(RequestError):
+    """The address of a `download` gave no picture.
+
+    pict-rs answers 500 for what the origin did wrong and 400 for an address that it will not ask.
+    """
+
+    status = 500
+    code = "download-file-error"
+    reason = "download"
+
+    def __init__(self, message: str, *, status: int = status) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ScanError(SafetyProxyError):
+    """No verdict could be reached; the same picture may well pass a moment later."""
+
+    status = 503
+    code = "scan-unavailable"
+    reason = "scan"
+
+
+class QueueFull(ScanError):
+    """More scans are waiting than the queue takes."""
+
+    reason = "queue_full"
+
+
+class ScanTimeout(ScanError):
+    """The scan did not end within its budget."""
+
+    reason = "timeout"
+
+
+class EmbedderUnavailable(ScanError):
+    """The model is not loaded, or failed on this picture."""
+
+    reason = "model"
+
+
+class UpstreamError(SafetyProxyError):
+    """pict-rs did not answer."""
+
+    code = "upstream-error"
+    reason = "upstream"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection, or it broke before the answer."""
+
+    status = 502
+    reason = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """Connected, but no answer in time."""
+
+    status = 504
+    reason = "upstream_timeout"

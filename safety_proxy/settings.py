@@ -1,0 +1,213 @@
+"""All settings: a TOML file, and the environment (`SAFETY_PROXY_...`) over it.
+
+A key `max_file_bytes` in the section `limits` is `[limits] max_file_bytes = ...` in the file and
+`SAFETY_PROXY_LIMITS__MAX_FILE_BYTES=...` in the environment. Every key has a default that is right
+for a small Lemmy server. `docs/settings.md` is generated from this file.
+"""
+
+import os
+import tomllib
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from safety_proxy.errors import ConfigError
+
+MEBIBYTE = 1024 * 1024
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """Where the two listeners stand."""
+
+    host: str = Field("127.0.0.1", description="Address that Lemmy and nginx reach")
+    port: int = Field(8580, ge=0, le=65535, description="Port of it; 0 takes a free one")
+    admin_host: str = Field(
+        "127.0.0.1",
+        description="Address of `/stats`, `/metrics`, `/healthz`, `/readyz`; keep it private",
+    )
+    admin_port: int = Field(8581, ge=0, le=65535, description="Port of it; 0 takes a free one")
+    shutdown_seconds: float = Field(
+        30.0, gt=0, description="How long work in flight may go on after a stop was asked for"
+    )
+
+
+class UpstreamSettings(_Section):
+    """pict-rs, which nothing but this proxy should reach."""
+
+    url: HttpUrl = Field(HttpUrl("http://127.0.0.1:8080"), description="Base address of pict-rs")
+    connect_seconds: float = Field(5.0, gt=0, description="Longest wait for a connection to it")
+    read_seconds: float = Field(60.0, gt=0, description="Longest silence of it within an answer")
+
+
+class LimitsSettings(_Section):
+    """Bounds on what clients send."""
+
+    max_file_bytes: int = Field(
+        40 * MEBIBYTE, ge=1, description="Largest file; keep equal to pict-rs' media.max_file_size"
+    )
+    max_files: int = Field(
+        10, ge=1, description="Most files in one upload; pict-rs itself allows 1 unless configured"
+    )
+    max_frame_pixels: int = Field(
+        100_000_000, ge=1, description="Largest width x height that is decoded"
+    )
+    max_frames: int = Field(
+        16, ge=1, le=256, description="Frames of an animation that are looked at, evenly spread"
+    )
+
+
+class FetchSettings(_Section):
+    """Requests to foreign servers on behalf of `image/download?url=`."""
+
+    allow_networks: list[IPv4Network | IPv6Network] = Field(
+        [], description="Private networks that may be fetched from nevertheless"
+    )
+    allow_ports: list[int] = Field([80, 443], description="Ports that may be asked")
+    total_seconds: float = Field(
+        8.0, gt=0, description="Longest fetch in all; Lemmy gives fetch, scan and store 10 s"
+    )
+
+
+class CacheSettings(_Section):
+    """Verdicts kept in memory."""
+
+    max_entries: int = Field(
+        200_000, ge=1, description="Verdicts kept, about 1 KB each; least recently used goes first"
+    )
+
+
+class ScanSettings(_Section):
+    """How many scans at once, and how long one may take."""
+
+    queue_limit: int = Field(
+        64, ge=1, description="New pictures being scanned or waiting; beyond it the answer is 503"
+    )
+    timeout_seconds: float = Field(8.0, gt=0, description="Longest scan, waiting included")
+    decode_threads: int = Field(2, ge=1, le=64, description="Pictures decoded at the same time")
+
+
+class ModelSettings(_Section):
+    """Which CLIP judges, and on what."""
+
+    name: str = Field(
+        "auto",
+        description="An open_clip architecture such as `ViT-L-14`, or `local-dir:PATH`. `auto`: "
+        "ViT-L-14 on CUDA, else ViT-B-32. `demo`: the small model of the package, no safety tool",
+    )
+    weights: str = Field(
+        "auto", description="A tag of open_clip such as `openai`, or the path of a weights file"
+    )
+    cache_dir: Path | None = Field(None, description="Where downloaded weights are kept")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto`: CUDA if it works")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="`auto`: fp16 on CUDA; on CPU bf16 where it is native, else fp32"
+    )
+    batch_limit: int = Field(32, ge=1, le=1024, description="Most frames in one forward pass")
+    threads: int = Field(0, ge=0, description="CPU threads of the model; 0: all that are allowed")
+
+
+class PolicySettings(_Section):
+    """What is blocked."""
+
+    file: Path | None = Field(
+        None, description="A policy file; none: the default of the package for the model"
+    )
+
+
+class Settings(BaseSettings):
+    """The effective settings, validated and frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SAFETY_PROXY_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    server: ServerSettings = ServerSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    limits: LimitsSettings = LimitsSettings()
+    fetch: FetchSettings = FetchSettings()
+    cache: CacheSettings = CacheSettings()
+    scan: ScanSettings = ScanSettings()
+    model: ModelSettings = ModelSettings()
+    policy: PolicySettings = PolicySettings()
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe kind of line that is logged"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments over environment over file."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from `file`, the environment over it, and `overrides` (whole sections) over both.
+
+    Raises ConfigError that lists every problem at once.
+    """
+
+    class _FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    if file is not None and not file.is_file():
+        raise ConfigError(f"Settings file {file}: not found. Create it or leave --config out.")
+    try:
+        loaded = _FromFile(**overrides)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"Settings file {file}: not valid TOML: {error}.") from error
+    except ValidationError as error:
+        raise ConfigError(_explain(error, file)) from error
+    _refuse_unknown_environment()
+    return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    where = f"{file} or the environment" if file else "the environment"
+    lines = [f"Wrong settings in {where}:"]
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        variable = "SAFETY_PROXY_" + "__".join(path).upper()
+        lines.append(f"  {'.'.join(path)} ({variable}): {problem['msg']}; got {problem['input']!r}")
+    lines.append("docs/settings.md lists every key with its type, range and default.")
+    return "\n".join(lines)
+
+
+def _refuse_unknown_environment() -> None:
+    """A mistyped variable would be a setting silently not applied: pydantic ignores it, we do not."""
+    known = {"SAFETY_PROXY_CONFIG"}
+    for name, field in Settings.model_fields.items():
+        variable = f"SAFETY_PROXY_{name.upper()}"
+        known.add(variable)
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            known.update(f"{variable}__{key.upper()}" for key in section.model_fields)
+    unknown = sorted(
+        name for name in os.environ if name.startswith("SAFETY_PROXY_") and name not in known
+    )
+    if unknown:
+        raise ConfigError(
+            f"Unknown environment variables: {', '.join(unknown)}. "
+            "docs/settings.md lists the right ones; unset what is not meant for this program."
+        )

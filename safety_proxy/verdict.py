@@ -1,0 +1,67 @@
+"""The decision about one picture, and what it rests on."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What happens to a picture; the names are those of the policy file."""
+
+    ALLOW = "allow"
+    FLAG = "flag"  # allowed, and recorded for review
+    BLOCK = "block"
+
+    @property
+    def severity(self) -> int:
+        """Rises from allow to block, so that the most severe of several actions is their `max`."""
+        return list(Action).index(self)
+
+
+class Source(StrEnum):
+    """Who decided."""
+
+    POLICY = "policy"  # the model's scores, under the rules of the policy
+    BLOCK_LIST = "block_list"  # the exact hash is listed; no model was asked
+    UNREADABLE = "unreadable"  # no picture could be decoded; the policy says what follows
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptScore:
+    """How strongly one concept was found in one frame.
+
+    score: cosine in [-1, 1] or probability in [0, 1], as the policy's `score` says, of the prompt
+    that stands highest over its threshold; controls have been applied.
+    weight: the sum over the concept's prompts that were found; 0 means not found.
+    """
+
+    concept: str
+    score: float
+    threshold: float
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a verdict is not a plain allow. For the log and the admin; never sent to a client."""
+
+    rule: str
+    concepts: tuple[ConceptScore, ...] = ()
+    frame: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The decision on the bytes whose digest is `sha256`, and on no others.
+
+    model, policy: the versions that decided; a verdict holds for these only.
+    scores: the highest score of each concept over all frames, for calibration and the log.
+    """
+
+    action: Action
+    reasons: tuple[Reason, ...]
+    sha256: str
+    model: str
+    policy: str
+    source: Source
+    scores: tuple[ConceptScore, ...] = ()

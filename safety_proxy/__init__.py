@@ -3,7 +3,7 @@
 The map, from the edge inward; imports go downward only:
 
     cli.py        the commands
-    demo/         `safety-proxy demo`: sample pictures, a stand-in pict-rs, the table of what happened
+    demo/         `safety-proxy demo`: sample pictures, a stand-in pict-rs, a table of outcomes
     app.py        the composition root: builds each part once and hands it down
     proxy/        HTTP between Lemmy and pict-rs: routes, ingest, fetch, forward, replies
     admin/        the private listener: health, readiness, statistics, metrics
@@ -12,7 +12,7 @@ The map, from the edge inward; imports go downward only:
     store/        verdicts already known, and hashes that need no model
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons
-    metrics.py, settings.py, tasks.py, verdict.py, errors.py
+    metrics.py, settings.py, tasks.py, verdict.py, crops.py, errors.py
 """
 
 __version__ = "0.1.0"

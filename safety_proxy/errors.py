@@ -19,8 +19,8 @@
 A picture that was judged and blocked is a `Verdict`, never an exception. A picture that cannot be
 decoded is `UndecodableImage`; the scanner turns it into the action that the policy names.
 
-Every error that reaches a client becomes pict-rs' own JSON, `{"msg": ..., "code": ...}`: Lemmy
-shows only `msg`, and needs it to be there. `reason` is the label in logs and metrics.
+Every error that reaches a client becomes pict-rs' own JSON, `{"msg": ..., "code": ...}`, of its
+`public_message` and `code`: Lemmy shows only `msg`. `reason` is the label in logs and metrics.
 """
 
 from typing import ClassVar
@@ -32,6 +32,11 @@ class SafetyProxyError(Exception):
     status: int = 500
     code: str = "safety-proxy-error"
     reason: ClassVar[str] = "internal"
+
+    @property
+    def public_message(self) -> str:
+        """What the client is told; the error's own text stays in the log."""
+        return "Something went wrong in the safety proxy"
 
 
 class ConfigError(SafetyProxyError):
@@ -51,6 +56,11 @@ class RequestError(SafetyProxyError):
 
     status = 400
     reason = "request"
+
+    @property
+    def public_message(self) -> str:
+        """The error's own text, which is written for the client."""
+        return str(self)
 
 
 class MalformedRequest(RequestError):
@@ -110,6 +120,10 @@ class ScanError(SafetyProxyError):
     code = "scan-unavailable"
     reason = "scan"
 
+    @property
+    def public_message(self) -> str:
+        return "The picture could not be checked just now, try again in a moment"
+
 
 class QueueFull(ScanError):
     """More scans are waiting than the queue takes."""
@@ -134,6 +148,10 @@ class UpstreamError(SafetyProxyError):
 
     code = "upstream-error"
     reason = "upstream"
+
+    @property
+    def public_message(self) -> str:
+        return "The image server cannot be reached just now, try again in a moment"
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -61,7 +61,10 @@ class LimitsSettings(_Section):
         10, ge=1, description="Most files in one upload; pict-rs itself allows 1 unless configured"
     )
     max_frame_pixels: int = Field(
-        100_000_000, ge=1, description="Largest width x height that is decoded"
+        40_000_000,
+        ge=1,
+        le=178_000_000,  # Pillow itself refuses more
+        description="Largest width x height that is decoded; pict-rs itself takes 40 million",
     )
     max_frames: int = Field(
         16, ge=1, le=256, description="Frames of an animation that are looked at, evenly spread"
@@ -180,7 +183,9 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
     except ValidationError as error:
         raise ConfigError(_explain(error, file)) from error
     _refuse_unknown_environment()
-    return Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
+    return Settings.model_construct(
+        **{name: getattr(loaded, name) for name in Settings.model_fields}
+    )
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:
@@ -195,7 +200,7 @@ def _explain(error: ValidationError, file: Path | None) -> str:
 
 
 def _refuse_unknown_environment() -> None:
-    """A mistyped variable would be a setting silently not applied: pydantic ignores it, we do not."""
+    """A mistyped variable is a setting silently not applied: pydantic ignores it, we do not."""
     known = {"SAFETY_PROXY_CONFIG"}
     for name, field in Settings.model_fields.items():
         variable = f"SAFETY_PROXY_{name.upper()}"

@@ -49,6 +49,11 @@ class Reason:
     frame: int | None = None
     detail: str = ""
 
+    def __str__(self) -> str:
+        scores = ", ".join(f"{c.concept} {c.score:.3f}>={c.threshold:.3f}" for c in self.concepts)
+        where = "" if self.frame is None else f" in frame {self.frame}"
+        return f"{self.rule}{where}: {scores or self.detail}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

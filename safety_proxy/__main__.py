@@ -1,0 +1,5 @@
+"""`python -m safety_proxy`."""
+
+from safety_proxy.cli import main
+
+main()

@@ -1,0 +1,115 @@
+"""`/healthz`, `/readyz`, `/stats` and `/metrics`, for the admin and the supervisor alone."""
+
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import prometheus_client as prometheus
+from aiohttp import web
+
+from safety_proxy import __version__
+from safety_proxy.metrics import Metrics
+from safety_proxy.scanner import Scanner
+from safety_proxy.store.cache import VerdictCache
+
+
+class AdminServer:
+    """The aiohttp application of the admin listener."""
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        cache: VerdictCache,
+        metrics: Metrics,
+        *,
+        queue_limit: int,
+        upstream_alive: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self._scanner = scanner
+        self._cache = cache
+        self._metrics = metrics
+        self._queue_limit = queue_limit
+        self._upstream_alive = upstream_alive
+        self._started = time.monotonic()
+        self._register_gauges()
+        self.app = web.Application()
+        self.app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/stats", self._stats),
+                web.get("/metrics", self._prometheus),
+            ]
+        )
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        """200 while the event loop turns: a supervisor restarts the process when it does not."""
+        del request
+        return web.json_response({"status": "alive"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        """200 when an upload would be judged and stored; else 503 with what is missing."""
+        del request
+        checks = {
+            "model": self._scanner.model is not None and not self._scanner.model.batcher.failing,
+            "pictrs": await self._upstream_alive(),
+        }
+        return web.json_response(checks, status=200 if all(checks.values()) else 503)
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(self.stats())
+
+    async def _prometheus(self, request: web.Request) -> web.Response:
+        del request
+        body = prometheus.generate_latest(self._metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": prometheus.CONTENT_TYPE_LATEST})
+
+    def stats(self) -> dict[str, Any]:
+        """All counts since start, as `/stats` gives them."""
+        counts, metrics, model = self._cache.counts, self._metrics, self._scanner.model
+        asked = counts.hits + counts.coalesced + counts.misses
+        return {
+            "version": __version__,
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "model": model.fingerprint if model else None,
+            "policy": {"name": model.judge.policy.name, "version": model.judge.version}
+            if model
+            else None,
+            "cache": {
+                **dataclasses.asdict(counts),
+                "hit_rate": round(counts.hits / asked, 4) if asked else 0.0,
+                "entries": len(self._cache),
+                "capacity": self._cache.max_entries,
+            },
+            "scans": {
+                "by_action": dict(metrics.scans_by_action),
+                "by_source": dict(metrics.scans_by_source),
+                "failures": dict(metrics.failures),
+            },
+            "queue": {
+                "scans_in_flight": self._scanner.in_flight,
+                "limit": self._queue_limit,
+                "frames_waiting": model.batcher.frames_waiting if model else 0,
+            },
+            "batches": {
+                "count": metrics.batches,
+                "frames": metrics.frames,
+                "mean_frames": round(metrics.frames / metrics.batches, 2) if metrics.batches else 0,
+                "largest": metrics.largest_batch,
+            },
+            "latency_seconds": {
+                stage: dataclasses.asdict(percentiles)
+                for stage, percentiles in metrics.latencies().items()
+            },
+        }
+
+    def _register_gauges(self) -> None:
+        gauge, counts = self._metrics.gauge, self._cache.counts
+        gauge("safety_proxy_cache_entries", "Verdicts in memory", lambda: len(self._cache))
+        gauge("safety_proxy_cache_hits", "Verdicts already known", lambda: counts.hits)
+        gauge("safety_proxy_cache_misses", "Verdicts not known", lambda: counts.misses)
+        gauge("safety_proxy_cache_coalesced", "Joined a scan under way", lambda: counts.coalesced)
+        gauge("safety_proxy_cache_evictions", "Verdicts dropped for room", lambda: counts.evictions)
+        gauge("safety_proxy_scans_in_flight", "Scans under way", lambda: self._scanner.in_flight)

@@ -1,0 +1,150 @@
+"""The composition root: builds each part once, hands it down, starts and stops all in order."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Self
+
+from aiohttp import web
+
+from safety_proxy.admin.server import AdminServer
+from safety_proxy.inference.batcher import Batcher
+from safety_proxy.inference.clip import ClipEmbedder, choose
+from safety_proxy.inference.embedder import Embedder
+from safety_proxy.metrics import Metrics
+from safety_proxy.policy.judge import Judge
+from safety_proxy.policy.policy import default_policy, load_policy
+from safety_proxy.proxy.fetch import Fetcher
+from safety_proxy.proxy.forward import Pictrs
+from safety_proxy.proxy.server import ProxyServer
+from safety_proxy.scanner import Model, Scanner
+from safety_proxy.settings import Settings
+from safety_proxy.store.cache import VerdictCache
+from safety_proxy.store.hashlist import BlockList
+from safety_proxy.tasks import spawn
+
+_logger = logging.getLogger(__name__)
+
+# Spooling, hashing and name look-ups share the loop's threads; a name server that hangs may hold
+# many of them for seconds.
+_IO_THREADS = 64
+
+
+def load_clip(settings: Settings) -> Embedder:
+    """The model of the settings; blocks for seconds to minutes. Raises ConfigError."""
+    return ClipEmbedder(choose(settings.model), threads=settings.model.threads)
+
+
+class App:
+    """The running proxy: `async with App(settings) as app: await app.ready()`.
+
+    Listeners open at once, so that reads pass while the model loads; uploads get 503 until then.
+    """
+
+    def __init__(
+        self, settings: Settings, *, load_embedder: Callable[[Settings], Embedder] = load_clip
+    ) -> None:
+        self.settings = settings
+        self._load_embedder = load_embedder
+        self._metrics = Metrics()
+        self._cache = VerdictCache(settings.cache.max_entries)
+        self.scanner = Scanner(
+            settings, cache=self._cache, block_list=BlockList(), metrics=self._metrics
+        )
+        self._closing = AsyncExitStack()
+        self._loading: asyncio.Task[None] | None = None
+        self.port = settings.server.port
+        self.admin_port = settings.server.admin_port
+
+    async def __aenter__(self) -> Self:
+        asyncio.get_running_loop().set_default_executor(
+            ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="io")
+        )
+        try:
+            await self._start()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stops: listeners close, work in flight ends (up to server.shutdown_seconds)."""
+        await self._closing.aclose()
+
+    async def ready(self) -> None:
+        """Returns when the model has loaded and warmed up. Raises ConfigError if it cannot."""
+        assert self._loading is not None
+        await asyncio.shield(self._loading)
+
+    async def _start(self) -> None:
+        settings = self.settings
+        self._closing.callback(self.scanner.close)
+        self._closing.push_async_callback(self._unload_model)
+        fetcher = Fetcher(settings.fetch, max_file_bytes=settings.limits.max_file_bytes)
+        self._closing.push_async_callback(fetcher.aclose)
+        pictrs = Pictrs(settings.upstream)
+        self._closing.push_async_callback(pictrs.aclose)
+        self._loading = spawn(self._load_model(), name="load model")
+        proxy = ProxyServer(
+            self.scanner, pictrs, fetcher, limits=settings.limits, metrics=self._metrics
+        )
+        admin = AdminServer(
+            self.scanner,
+            self._cache,
+            self._metrics,
+            queue_limit=settings.scan.queue_limit,
+            upstream_alive=pictrs.is_alive,
+        )
+        server = settings.server
+        self.admin_port = await self._listen(
+            web.AppRunner(admin.app, access_log=None), server.admin_host, server.admin_port
+        )
+        self.port = await self._listen(
+            web.ServerRunner(
+                web.Server(proxy.handle, access_log=None, handler_cancellation=True),
+                shutdown_timeout=server.shutdown_seconds,
+            ),
+            server.host,
+            server.port,
+        )
+
+    async def _listen(self, runner: web.BaseRunner, host: str, port: int) -> int:
+        """Starts a listener; its port, also where any free one was asked for."""
+        await runner.setup()
+        self._closing.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, host, port).start()
+        address: tuple[str, int] = runner.addresses[0][:2]
+        return address[1]
+
+    async def _load_model(self) -> None:
+        self.scanner.model = await asyncio.to_thread(self._build_model)
+        policy = self.scanner.model.judge.policy
+        _logger.info(
+            "ready: model %s, policy %r %s",
+            self.scanner.model.fingerprint,
+            policy.name,
+            policy.version,
+        )
+        if policy.note:
+            _logger.warning("policy %r: %s", policy.name, policy.note)
+
+    def _build_model(self) -> Model:
+        settings = self.settings
+        own_policy = load_policy(settings.policy.file) if settings.policy.file else None
+        embedder = self._load_embedder(settings)
+        judge = Judge(
+            own_policy or default_policy(embedder.fingerprint),
+            embedder.embed_texts,
+            logit_scale=embedder.logit_scale,
+            logit_bias=embedder.logit_bias,
+        )
+        batcher = Batcher(embedder, batch_limit=settings.model.batch_limit, metrics=self._metrics)
+        return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge)
+
+    async def _unload_model(self) -> None:
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
+        if self.scanner.model is not None:
+            await self.scanner.model.batcher.aclose()

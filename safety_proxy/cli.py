@@ -1,0 +1,106 @@
+"""The commands: `safety-proxy demo | serve | test-picture`."""
+
+import asyncio
+import logging
+import signal
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from safety_proxy import __version__
+from safety_proxy.app import App
+from safety_proxy.errors import ConfigError
+from safety_proxy.settings import Settings, load_settings
+from safety_proxy.store.hashlist import test_picture
+from safety_proxy.tasks import spawn
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class ExitCode(IntEnum):
+    """What the shell sees beside 0."""
+
+    CONFIG = 2
+
+
+def main() -> None:
+    """Runs a command; wrong configuration ends with its message and code 2, not a traceback."""
+    try:
+        cli()
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(ExitCode.CONFIG)
+
+
+@cli.callback()
+def _common() -> None:
+    """Scans every picture with CLIP before the image server pict-rs stores it."""
+
+
+@cli.command()
+def serve(
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="SAFETY_PROXY_CONFIG", help="TOML file; docs/settings.md has its keys"),
+    ] = None,
+) -> None:
+    """Run the proxy in front of pict-rs until SIGTERM or SIGINT."""
+    settings = load_settings(config)
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    asyncio.run(_serve(settings))
+
+
+@cli.command()
+def demo(
+    upstream: Annotated[
+        str | None, typer.Option(help="Address of a pict-rs to stand in front of")
+    ] = None,
+    *,
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the table instead of staying up")
+    ] = False,
+) -> None:
+    """Show what the proxy does, with a small model, sample pictures and a pict-rs of any kind."""
+    from safety_proxy.demo.run import run_demo  # noqa: PLC0415 -- its table costs `serve` nothing
+
+    sys.exit(asyncio.run(run_demo(upstream, once=once)))
+
+
+@cli.command(name="test-picture")
+def write_test_picture() -> None:
+    """Write the harmless picture that is always blocked to standard output, to check a set-up."""
+    if sys.stdout.isatty():
+        raise ConfigError("That is a PNG; send it to a file: safety-proxy test-picture > t.png")
+    sys.stdout.buffer.write(test_picture())
+
+
+@cli.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with App(settings) as app:
+        logging.getLogger(__name__).info(
+            "listening on %s:%d, admin on %s:%d, pict-rs at %s",
+            settings.server.host,
+            app.port,
+            settings.server.admin_host,
+            app.admin_port,
+            settings.upstream.url,
+        )
+        ready = spawn(app.ready(), name="ready")
+        stopped = spawn(stop.wait(), name="stop")
+        await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()  # raises ConfigError if the model cannot be loaded
+        await stopped

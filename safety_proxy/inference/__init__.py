@@ -1,0 +1,1 @@
+"""CLIP: crops and prompts in, embeddings out, batched across requests."""

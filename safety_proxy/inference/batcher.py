@@ -1,0 +1,139 @@
+"""One forward pass for all that wait: work-conserving, never waiting for a batch to fill."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from safety_proxy.crops import Float32Array, UInt8Array
+from safety_proxy.errors import EmbedderUnavailable
+from safety_proxy.inference.embedder import Embedder
+from safety_proxy.metrics import Metrics
+from safety_proxy.tasks import spawn
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    """The crops of one picture; they stay together in one batch where they fit."""
+
+    crops: Sequence[UInt8Array]
+    done: asyncio.Future[Float32Array]
+
+
+class Batcher:
+    """Embeddings from an embedder that runs on a thread of its own.
+
+    While one forward pass runs, whoever arrives waits; the next pass takes all of them, up to
+    `batch_limit` crops. An idle model therefore starts at once, and a busy one fills its batches.
+    A batch that fails is run again picture by picture, so that one bad input costs one answer.
+    """
+
+    def __init__(self, embedder: Embedder, *, batch_limit: int, metrics: Metrics) -> None:
+        self._embedder = embedder
+        self._batch_limit = batch_limit
+        self._metrics = metrics
+        self._waiting: deque[_Job] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._pump: asyncio.Task[None] | None = None
+        self.failing = False
+
+    @property
+    def frames_waiting(self) -> int:
+        return sum(len(job.crops) for job in self._waiting)
+
+    async def embed(self, crops: Sequence[UInt8Array]) -> Float32Array:
+        """Embeddings (N, D) of N crops. Raises EmbedderUnavailable. Cancelling drops the crops."""
+        job = _Job(crops, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        if self._pump is None or self._pump.done():
+            self._pump = spawn(self._run(), name="batcher")
+        try:
+            return await job.done
+        finally:
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    async def aclose(self) -> None:
+        """Waits for the pass under way; who still waits gets EmbedderUnavailable."""
+        for job in self._waiting:
+            _fail(job, EmbedderUnavailable("shutting down"))
+        self._waiting.clear()
+        if self._pump is not None:
+            await asyncio.wait([self._pump])
+        self._thread.shutdown()
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = self._next_batch()
+            try:
+                await self._answer(batch)
+            except EmbedderUnavailable as error:
+                if len(batch) == 1:
+                    self._give_up(batch[0], error)
+                else:
+                    await self._answer_singly(batch)
+
+    def _next_batch(self) -> list[_Job]:
+        batch = [self._waiting.popleft()]
+        size = len(batch[0].crops)
+        while self._waiting and size + len(self._waiting[0].crops) <= self._batch_limit:
+            batch.append(self._waiting.popleft())
+            size += len(batch[-1].crops)
+        return batch
+
+    async def _answer(self, batch: list[_Job]) -> None:
+        crops = [crop for job in batch for crop in job.crops]
+        rows = iter(await self._forward(crops))
+        for job in batch:
+            result = list(islice(rows, len(job.crops)))
+            if not job.done.done():  # its client may have left
+                job.done.set_result(np.stack(result))
+        self.failing = False
+
+    async def _answer_singly(self, batch: list[_Job]) -> None:
+        _logger.warning("a batch of %d pictures failed; trying them one by one", len(batch))
+        for job in batch:
+            if job.done.done():
+                continue
+            try:
+                await self._answer([job])
+            except EmbedderUnavailable as error:
+                self._give_up(job, error)
+
+    def _give_up(self, job: _Job, error: EmbedderUnavailable) -> None:
+        self.failing = True
+        _logger.error("the model failed: %s", error)
+        _fail(job, error)
+
+    async def _forward(self, crops: list[UInt8Array]) -> list[Float32Array]:
+        """Rows for all crops; more than the limit (one long animation) take several passes."""
+        loop = asyncio.get_running_loop()
+        rows: list[Float32Array] = []
+        for start in range(0, len(crops), self._batch_limit):
+            chunk = crops[start : start + self._batch_limit]
+            try:
+                with self._metrics.stage("forward_pass"):
+                    part = await loop.run_in_executor(
+                        self._thread, self._embedder.embed_images, chunk
+                    )
+            except EmbedderUnavailable:
+                raise
+            except (
+                Exception
+            ) as error:  # boundary: whatever the model does, the callers are answered
+                raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
+            self._metrics.batch(len(chunk))
+            rows.extend(part)
+        return rows
+
+
+def _fail(job: _Job, error: EmbedderUnavailable) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)

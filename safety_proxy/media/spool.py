@@ -1,0 +1,116 @@
+"""One body, written to disk while it arrives and hashed on the way.
+
+The file has no name: the kernel frees it when the last handle is closed, also after kill -9, and
+nothing is ever written to a path built from what a client sent.
+"""
+
+import asyncio
+import hashlib
+import mmap
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from safety_proxy.errors import BodyTooLarge
+
+# Disk and digest run on a thread; blocks of this size make the hop there cheap (one for most
+# pictures) and bound what one upload holds in memory.
+BLOCK_BYTES = 1024 * 1024
+
+
+class Media:
+    """The complete bytes of one file, on disk, and their digest. Whoever made it closes it."""
+
+    def __init__(self, file: IO[bytes], *, sha256: str, size_bytes: int) -> None:
+        self._file = file
+        self.sha256 = sha256
+        self.size_bytes = size_bytes
+
+    @classmethod
+    def from_path(cls, path: Path) -> "Media":
+        """The file at `path` as it is now; blocks, so not for the event loop."""
+        file = path.open("rb")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(file, sha256=digest, size_bytes=os.fstat(file.fileno()).st_size)
+
+    def map(self) -> mmap.mmap:
+        """A read-only view with a handle of its own: it stays valid after this media is closed.
+
+        Raises ValueError if the file is empty, which cannot be mapped.
+        """
+        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The bytes in order, at most BLOCK_BYTES at a time."""
+        offset = 0
+        while block := await asyncio.to_thread(os.pread, self._file.fileno(), BLOCK_BYTES, offset):
+            yield block
+            offset += len(block)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Spool:
+    """Takes chunks of any size and ends as a Media.
+
+        spool = Spool(limit_bytes=...)
+        try:
+            await spool.write(chunk) ...
+            media = await spool.finish()
+        except BaseException:
+            spool.close()
+
+    Raises BodyTooLarge as soon as more than `limit_bytes` were written.
+    """
+
+    def __init__(self, *, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="safety-proxy-", buffering=0)  # noqa: SIM115 -- outlives this call
+        self._digest = hashlib.sha256()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self.size_bytes = 0
+
+    async def write(self, chunk: bytes) -> None:
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._limit_bytes:
+            raise BodyTooLarge(
+                f"File too large: over the limit of {self._limit_bytes / 1024**2:g} MiB"
+            )
+        self._waiting.append(chunk)
+        self._waiting_bytes += len(chunk)
+        if self._waiting_bytes >= BLOCK_BYTES:
+            await self._flush()
+
+    async def finish(self) -> Media:
+        await self._flush()
+        return Media(self._file, sha256=self._digest.hexdigest(), size_bytes=self.size_bytes)
+
+    def close(self) -> None:
+        self._file.close()
+
+    async def _flush(self) -> None:
+        chunks, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        await asyncio.to_thread(self._store, chunks)
+
+    def _store(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            self._digest.update(chunk)
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[self._file.write(rest) :]

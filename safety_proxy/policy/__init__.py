@@ -1,0 +1,1 @@
+"""Pure: embeddings, prompts and thresholds in, an action and its reasons out."""

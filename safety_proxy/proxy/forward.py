@@ -1,0 +1,172 @@
+"""To pict-rs: `store` what a scan cleared, `stream` all that stores nothing."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from safety_proxy.errors import UpstreamTimeout, UpstreamUnreachable
+from safety_proxy.proxy import headers
+from safety_proxy.proxy.ingest import FIELD
+from safety_proxy.proxy.routes import Kind, Route
+from safety_proxy.scanner import Cleared
+from safety_proxy.settings import UpstreamSettings
+
+
+class Pictrs:
+    """The pict-rs behind this proxy."""
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self._base = str(settings.url).rstrip("/")
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=settings.connect_seconds, sock_read=settings.read_seconds
+        )
+        # Bytes pass as they are; and no limit here: each stream belongs to a client that the
+        # listener has let in.
+        self._reads = aiohttp.ClientSession(
+            timeout=timeout,
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
+        )
+        # An upload cannot be repeated when a pooled connection turns out to be closed, so each
+        # has its own.
+        self._stores = aiohttp.ClientSession(
+            timeout=timeout,
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def store(
+        self, files: Sequence[Cleared], query: str, request_headers: CIMultiDict[str]
+    ) -> web.Response:
+        """pict-rs' answer to an upload of these files, in this order.
+
+        query: an upload query, written anew. Raises UpstreamError; then nothing was stored, or the
+        connection broke while pict-rs answered.
+        """
+        body = _Upload(files)
+        request_headers[hdrs.CONTENT_TYPE] = body.content_type
+        request_headers[hdrs.CONTENT_LENGTH] = str(body.size_bytes)
+        with _mapped_errors():
+            async with self._stores.post(
+                self._url("/image", query),
+                data=body.parts(),
+                headers=request_headers,
+                allow_redirects=False,
+            ) as answer:
+                answer_headers = headers.from_pictrs(answer.headers)
+                answer_headers.popall(hdrs.CONTENT_LENGTH, None)  # set by what is sent
+                return web.Response(
+                    status=answer.status, headers=answer_headers, body=await answer.read()
+                )
+
+    async def stream(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        """pict-rs' answer to a request that stores nothing, passed on while it arrives.
+
+        Raises UpstreamError before the first byte of an answer; after it, the connection is cut.
+        """
+        if route.kind is not Kind.PASS:
+            raise ValueError(
+                f"{route.method} {route.path} stores pictures and must not be streamed"
+            )
+        with _mapped_errors():
+            answer = await self._reads.request(
+                route.method,
+                self._url(route.path, route.query),
+                headers=headers.to_pictrs(request.headers),
+                data=request.content if headers.has_body(request.headers) else None,
+                allow_redirects=False,
+            )
+        async with answer:
+            response = web.StreamResponse(
+                status=answer.status,
+                reason=answer.reason,
+                headers=headers.from_pictrs(answer.headers),
+            )
+            await response.prepare(request)
+            await _copy_body(answer, request, response)
+            return response
+
+    async def is_alive(self) -> bool:
+        """Whether pict-rs answers its own health check."""
+        try:
+            timeout = aiohttp.ClientTimeout(total=2)
+            async with self._reads.get(self._url("/healthz", ""), timeout=timeout) as answer:
+                return answer.status == HTTPStatus.OK
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def aclose(self) -> None:
+        await self._reads.close()
+        await self._stores.close()
+
+    def _url(self, path: str, query: str) -> URL:
+        # `encoded`: yarl would otherwise rewrite escapes inside a query.
+        return URL(f"{self._base}{path}?{query}" if query else f"{self._base}{path}", encoded=True)
+
+
+async def _copy_body(
+    answer: aiohttp.ClientResponse, request: web.BaseRequest, response: web.StreamResponse
+) -> None:
+    try:
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+        await response.write_eof()
+    except (aiohttp.ClientPayloadError, TimeoutError):
+        # pict-rs broke off. The status is sent; only a cut connection says that bytes are missing.
+        if request.transport is not None:
+            request.transport.abort()
+
+
+class _Upload:
+    """A multipart body of cleared files, its length known beforehand.
+
+    Nothing of the client's form is in it: the field is fixed, the name neutral, the boundary ours.
+    """
+
+    def __init__(self, files: Sequence[Cleared]) -> None:
+        for file in files:
+            if not isinstance(file, Cleared):  # the type says so; this holds where nobody checks it
+                raise TypeError(f"only cleared media can be stored, not {type(file).__name__}")
+        self._files = files
+        boundary = secrets.token_hex(16)
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self._part_head = (
+            f"--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="{FIELD}"; filename="picture"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        ).encode()
+        self._end = f"--{boundary}--\r\n".encode()
+        framing = len(self._part_head) + len(b"\r\n")
+        self.size_bytes = sum(framing + file.media.size_bytes for file in files) + len(self._end)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        for file in self._files:
+            yield self._part_head
+            digest = hashlib.sha256()
+            async for block in file.media.blocks():
+                digest.update(block)
+                yield block
+            if digest.hexdigest() != file.verdict.sha256:
+                # The body is one boundary short of complete: pict-rs drops it.
+                raise RuntimeError("the spooled bytes are not those that were judged")
+            yield b"\r\n"
+        yield self._end
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ServerTimeoutError, TimeoutError) as error:
+        raise UpstreamTimeout(f"pict-rs: {type(error).__name__}") from error
+    except aiohttp.ClientError as error:
+        raise UpstreamUnreachable(f"pict-rs: {type(error).__name__}: {error}") from error

@@ -1,0 +1,140 @@
+"""A multipart upload -> its files, spooled and hashed while they arrive.
+
+Which forms pict-rs takes (its surface, section 2; actix-form-data 0.7):
+
+    Content-Type        multipart/* of any kind, quoted boundary        taken here too
+    part                `images[]` with a file name                     taken; anything else is 400
+    Content-Transfer-Encoding of a part                                 ignored, as pict-rs does
+    Content-Encoding of the request                                     refused, as pict-rs does
+    junk before the first boundary                                      skipped
+
+What is forwarded is written anew from the files alone, so a form that is read differently here
+and there can at worst be refused.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Final
+
+from aiohttp import web
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    parse_options_header,
+)
+
+from safety_proxy.errors import BodyTooLarge, MalformedRequest
+from safety_proxy.media.spool import Media, Spool
+from safety_proxy.settings import LimitsSettings
+
+FIELD: Final = "images[]"
+
+# Room in the whole body for boundaries, part headers and what stands before the first boundary.
+_OVERHEAD_BYTES: Final = 64 * 1024
+
+# As pict-rs has it (`src/ingest.rs`).
+_RECEIVE_SECONDS: Final = 60
+
+
+async def read_upload(
+    request: web.BaseRequest, limits: LimitsSettings, opened: ExitStack
+) -> list[Media]:
+    """The files of a multipart body in order, at least one; `opened` closes them.
+
+    Raises MalformedRequest or BodyTooLarge, as early as the bytes seen allow.
+    """
+    most_bytes = limits.max_files * limits.max_file_bytes + _OVERHEAD_BYTES
+    if (request.content_length or 0) > most_bytes:
+        raise BodyTooLarge("Upload too large")
+    parser = PushMultipartParser(
+        _boundary(request), header_charset="latin1", max_segment_count=limits.max_files + 1
+    )
+    await _invite(request)
+    body = _bounded(request, most_bytes)
+    try:
+        async with asyncio.timeout(_RECEIVE_SECONDS):
+            files = [file async for file in _files(parser, body, limits, opened)]
+    except TimeoutError as error:
+        raise MalformedRequest(
+            "Client took too long to send request", code="stream-too-slow"
+        ) from error
+    except ParserLimitReached as error:
+        raise MalformedRequest("Too many parts, or too many headers in one") from error
+    except MultipartError as error:
+        raise MalformedRequest("Multipart stream is incomplete or damaged") from error
+    if not files:
+        raise MalformedRequest("No files present in upload", code="validate-no-files")
+    return files
+
+
+def _boundary(request: web.BaseRequest) -> str:
+    if "Content-Encoding" in request.headers:
+        raise MalformedRequest("A compressed request body is not supported")
+    value = request.headers.get("Content-Type")
+    if value is None:
+        raise MalformedRequest("No Content-Type header found")
+    options: dict[str, str]
+    media_type, options = parse_options_header(value)
+    boundary = options.get("boundary", "")
+    if not media_type.startswith("multipart/") or not boundary:
+        raise MalformedRequest("The Content-Type is not multipart with a boundary")
+    return boundary
+
+
+async def _invite(request: web.BaseRequest) -> None:
+    """Sends the `100 Continue` that a careful client waits for, now that its headers are fine."""
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _bounded(request: web.BaseRequest, most_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it arrives; aiohttp's own limit does not count a body that is streamed."""
+    seen = 0
+    async for chunk in request.content.iter_any():
+        seen += len(chunk)
+        if seen > most_bytes:
+            raise BodyTooLarge("Upload too large")
+        yield chunk
+
+
+async def _files(
+    parser: PushMultipartParser,
+    body: AsyncIterator[bytes],
+    limits: LimitsSettings,
+    opened: ExitStack,
+) -> AsyncIterator[Media]:
+    spool: Spool | None = None
+    count = 0
+    async for chunk in body:
+        for event in parser.parse(chunk):
+            if isinstance(event, MultipartSegment):
+                _check_part(event)
+                count += 1
+                if count > limits.max_files:
+                    raise MalformedRequest("Too many files in request")
+                spool = Spool(limit_bytes=limits.max_file_bytes)
+                opened.callback(spool.close)
+            elif spool is None:
+                raise MalformedRequest("Multipart stream is incomplete or damaged")
+            elif event is None:
+                yield await _finish(spool)
+                spool = None
+            else:
+                await spool.write(bytes(event))
+    parser.close()  # raises MultipartError if the last boundary did not come
+
+
+def _check_part(part: MultipartSegment) -> None:
+    if part.name != FIELD:
+        raise MalformedRequest("Found field with unexpected name or type")
+    if part.filename is None:
+        raise MalformedRequest("Failed to parse filename")
+
+
+async def _finish(spool: Spool) -> Media:
+    if not spool.size_bytes:
+        raise MalformedRequest("Uploaded file is empty", code="validate-file-empty")
+    return await spool.finish()

@@ -1,0 +1,39 @@
+"""Answers of our own, in pict-rs' shape: Lemmy shows `msg` and needs it to be there."""
+
+from aiohttp import web
+
+from safety_proxy.errors import SafetyProxyError, ScanError
+from safety_proxy.proxy.headers import SERVER
+from safety_proxy.verdict import Source, Verdict
+
+# Enough for a full queue to drain: 64 pictures at the slowest rate seen on two cores.
+RETRY_AFTER_SECONDS = 5
+
+
+def reply(status: int, message: str, code: str, **headers: str) -> web.Response:
+    """`{"msg": ..., "code": ...}`, as every error of pict-rs is."""
+    return web.json_response(
+        {"msg": message, "code": code}, status=status, headers={"Server": SERVER, **headers}
+    )
+
+
+def refused(verdict: Verdict, number: int, count: int) -> web.Response:
+    """What pict-rs itself answers when its validator refuses.
+
+    Says which file of several, never which concept: that would be an oracle to train against.
+    """
+    which = f"File {number} of {count}: " if count > 1 else ""
+    what = (
+        "The picture could not be read"
+        if verdict.source is Source.UNREADABLE
+        else "The picture was refused by the safety check"
+    )
+    return reply(400, which + what, "failed-external-validation")
+
+
+def failed(error: SafetyProxyError) -> web.Response:
+    """The answer for an error that ended a request."""
+    if isinstance(error, ScanError):
+        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return reply(error.status, error.public_message, error.code, **headers)
+    return reply(error.status, error.public_message, error.code)

@@ -1,0 +1,1 @@
+"""What is known already: verdicts by digest, and digests that need no model."""

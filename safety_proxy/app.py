@@ -11,7 +11,6 @@ from aiohttp import web
 
 from safety_proxy.admin.server import AdminServer
 from safety_proxy.inference.batcher import Batcher
-from safety_proxy.inference.clip import ClipEmbedder, choose
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
@@ -34,6 +33,9 @@ _IO_THREADS = 64
 
 def load_clip(settings: Settings) -> Embedder:
     """The model of the settings; blocks for seconds to minutes. Raises ConfigError."""
+    # Importing torch takes seconds, in which the listeners are up already.
+    from safety_proxy.inference.clip import ClipEmbedder, choose  # noqa: PLC0415
+
     return ClipEmbedder(choose(settings.model), threads=settings.model.threads)
 
 
@@ -48,10 +50,10 @@ class App:
     ) -> None:
         self.settings = settings
         self._load_embedder = load_embedder
-        self._metrics = Metrics()
+        self.metrics = Metrics()
         self._cache = VerdictCache(settings.cache.max_entries)
         self.scanner = Scanner(
-            settings, cache=self._cache, block_list=BlockList(), metrics=self._metrics
+            settings, cache=self._cache, block_list=BlockList(), metrics=self.metrics
         )
         self._closing = AsyncExitStack()
         self._loading: asyncio.Task[None] | None = None
@@ -88,12 +90,12 @@ class App:
         self._closing.push_async_callback(pictrs.aclose)
         self._loading = spawn(self._load_model(), name="load model")
         proxy = ProxyServer(
-            self.scanner, pictrs, fetcher, limits=settings.limits, metrics=self._metrics
+            self.scanner, pictrs, fetcher, limits=settings.limits, metrics=self.metrics
         )
         admin = AdminServer(
             self.scanner,
             self._cache,
-            self._metrics,
+            self.metrics,
             queue_limit=settings.scan.queue_limit,
             upstream_alive=pictrs.is_alive,
         )
@@ -140,7 +142,7 @@ class App:
             logit_scale=embedder.logit_scale,
             logit_bias=embedder.logit_bias,
         )
-        batcher = Batcher(embedder, batch_limit=settings.model.batch_limit, metrics=self._metrics)
+        batcher = Batcher(embedder, batch_limit=settings.model.batch_limit, metrics=self.metrics)
         return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge)
 
     async def _unload_model(self) -> None:

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from safety_proxy import __version__
-from safety_proxy.app import App
 from safety_proxy.errors import ConfigError
 from safety_proxy.settings import Settings, load_settings
 from safety_proxy.store.hashlist import test_picture
@@ -49,9 +48,9 @@ def serve(
 ) -> None:
     """Run the proxy in front of pict-rs until SIGTERM or SIGINT."""
     settings = load_settings(config)
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    # Libraries speak of themselves on the root logger; from warnings on they are heard.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("safety_proxy").setLevel(settings.log_level.upper())
     asyncio.run(_serve(settings))
 
 
@@ -66,9 +65,13 @@ def demo(
     ] = False,
 ) -> None:
     """Show what the proxy does, with a small model, sample pictures and a pict-rs of any kind."""
-    from safety_proxy.demo.run import run_demo  # noqa: PLC0415 -- its table costs `serve` nothing
+    from safety_proxy.demo.run import run_demo  # noqa: PLC0415 -- as in _serve
 
-    sys.exit(asyncio.run(run_demo(upstream, once=once)))
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        sys.exit(asyncio.run(run_demo(upstream, once=once)))
+    except KeyboardInterrupt:
+        sys.exit(0)
 
 
 @cli.command(name="test-picture")
@@ -86,6 +89,9 @@ def version() -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    # The small commands do without a second of imports.
+    from safety_proxy.app import App  # noqa: PLC0415
+
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

@@ -25,7 +25,12 @@ from safety_proxy.verdict import Action, Reason, Source, Verdict
 
 _logger = logging.getLogger(__name__)
 
-_SEAL: Final = object()
+
+class _Seal:
+    """Of its type there is one object, and only this module holds it."""
+
+
+_SEAL: Final = _Seal()
 
 
 class Cleared:
@@ -33,7 +38,7 @@ class Cleared:
 
     __slots__ = ("media", "verdict")
 
-    def __init__(self, media: Media, verdict: Verdict, *, seal: object) -> None:
+    def __init__(self, media: Media, verdict: Verdict, *, seal: _Seal) -> None:
         if seal is not _SEAL:
             raise TypeError("only Scanner.clear makes a Cleared")
         if verdict.sha256 != media.sha256 or verdict.action is Action.BLOCK:

@@ -16,6 +16,7 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -77,7 +78,9 @@ class FetchSettings(_Section):
     allow_networks: list[IPv4Network | IPv6Network] = Field(
         [], description="Private networks that may be fetched from nevertheless"
     )
-    allow_ports: list[int] = Field([80, 443], description="Ports that may be asked")
+    allow_ports: list[int] = Field(
+        [80, 443], description="Ports that may be asked; an empty list allows all"
+    )
     total_seconds: float = Field(
         8.0, gt=0, description="Longest fetch in all; Lemmy gives fetch, scan and store 10 s"
     )
@@ -180,9 +183,18 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
         loaded = _FromFile(**overrides)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"Settings file {file}: not valid TOML: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Settings file {file}: cannot be read: {error}.") from error
+    except SettingsError as error:
+        # pydantic reads lists from the environment as JSON before it validates anything.
+        raise ConfigError(
+            f"Wrong settings in the environment: {error}: {error.__cause__}. "
+            "A list is written as JSON there: SAFETY_PROXY_FETCH__ALLOW_PORTS='[80, 443]'."
+        ) from error
     except ValidationError as error:
-        raise ConfigError(_explain(error, file)) from error
-    _refuse_unknown_environment()
+        raise ConfigError("\n".join([_explain(error, file), *_unknown_environment()])) from error
+    if unknown := _unknown_environment():
+        raise ConfigError("\n".join(unknown))
     return Settings.model_construct(
         **{name: getattr(loaded, name) for name in Settings.model_fields}
     )
@@ -199,7 +211,7 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     return "\n".join(lines)
 
 
-def _refuse_unknown_environment() -> None:
+def _unknown_environment() -> list[str]:
     """A mistyped variable is a setting silently not applied: pydantic ignores it, we do not."""
     known = {"SAFETY_PROXY_CONFIG"}
     for name, field in Settings.model_fields.items():
@@ -211,8 +223,8 @@ def _refuse_unknown_environment() -> None:
     unknown = sorted(
         name for name in os.environ if name.startswith("SAFETY_PROXY_") and name not in known
     )
-    if unknown:
-        raise ConfigError(
-            f"Unknown environment variables: {', '.join(unknown)}. "
-            "docs/settings.md lists the right ones; unset what is not meant for this program."
-        )
+    message = (
+        f"Unknown environment variables: {', '.join(unknown)}. "
+        "docs/settings.md lists the right ones; unset what is not meant for this program."
+    )
+    return [message] if unknown else []

@@ -129,6 +129,8 @@ class Batcher:
                 Exception
             ) as error:  # boundary: whatever the model does, the callers are answered
                 raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
+            if len(part) != len(chunk):  # whose row is whose could only be guessed
+                raise EmbedderUnavailable(f"{len(part)} embeddings for {len(chunk)} crops")
             self._metrics.batch(len(chunk))
             rows.extend(part)
         return rows

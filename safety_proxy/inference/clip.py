@@ -136,7 +136,7 @@ class ClipEmbedder:
         )
         self._mean = self._channels(preprocess["mean"])
         self._std = self._channels(preprocess["std"])
-        self.logit_scale = float(self._model.logit_scale.exp())
+        self.logit_scale = float(self._model.logit_scale.float().exp())
         bias = self._model.logit_bias
         self.logit_bias = None if bias is None else float(bias)
         self._check_alive()
@@ -175,7 +175,12 @@ class ClipEmbedder:
         """The first forward pass, which warms up; a model that sees no difference is broken."""
         shape = (self.crop_spec.height, self.crop_spec.width, 3)
         noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        black, mixed = self.embed_images([np.zeros(shape, np.uint8), noise])
+        try:
+            black, mixed = self.embed_images([np.zeros(shape, np.uint8), noise])
+        except EmbedderUnavailable as error:
+            raise ConfigError(
+                f"Model {self.fingerprint}: its first pass failed: {error}."
+            ) from error
         if np.allclose(black, mixed, atol=1e-3):
             raise ConfigError(
                 f"Model {self.fingerprint}: gives the same embedding for different pictures. "
@@ -192,6 +197,7 @@ def _create(choice: ClipChoice) -> Any:
             precision=choice.precision,
             device=choice.device,
             cache_dir=choice.cache_dir,
+            force_quick_gelu=_was_trained_with_quick_gelu(choice),
             pretrained_image=False,
             pretrained_text=False,
             require_pretrained=own_weights or choice.weights != RANDOM_WEIGHTS,
@@ -204,6 +210,12 @@ def _create(choice: ClipChoice) -> Any:
             "to the file (docs/models.md)."
         ) from error
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _was_trained_with_quick_gelu(choice: ClipChoice) -> bool:
+    """Of known weights: with the other activation they load, and give wrong scores (a warning)."""
+    known = open_clip.get_pretrained_cfg(choice.name, choice.weights) or {}
+    return bool(known.get("quick_gelu", False))
 
 
 def _tokenizer(name: str) -> Any:

@@ -24,6 +24,10 @@ FORMATS = ("AVIF", "GIF", "JPEG", "PNG", "WEBP")
 # build each frame on the one before, so a late frame costs all earlier ones.
 MAX_TOTAL_PIXELS = 2_000_000_000
 
+# A picture of 40,000,000 x 1 would be resized to gigabytes before most of it is cut away. From so
+# many crops' area on, only the part that stays is resized.
+_STRETCHED = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -107,13 +111,17 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _crop(image: Image.Image, spec: CropSpec) -> UInt8Array:
     width, height = _resized(image.size, spec)
+    left = round((width - spec.width) / 2)
+    top = round((height - spec.height) / 2)
+    if width * height > _STRETCHED * spec.width * spec.height:
+        across, down = image.width / width, image.height / height
+        kept = (left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)
+        return np.asarray(image.resize((spec.width, spec.height), spec.resampling, box=kept))
     resized = image.resize((width, height), spec.resampling)
     if spec.resize_mode == "longest":
         canvas = Image.new("RGB", (spec.width, spec.height), (spec.fill_color,) * 3)
         canvas.paste(resized, ((spec.width - width) // 2, (spec.height - height) // 2))
         return np.asarray(canvas)
-    left = round((width - spec.width) / 2)
-    top = round((height - spec.height) / 2)
     return np.asarray(resized.crop((left, top, left + spec.width, top + spec.height)))
 
 
@@ -123,10 +131,13 @@ def _resized(size: tuple[int, int], spec: CropSpec) -> tuple[int, int]:
     match spec.resize_mode:
         case "squash":
             return spec.width, spec.height
+        case "shortest" if spec.width != spec.height:
+            scale = min(height / spec.height, width / spec.width)
+            return round(width / scale), round(height / scale)
         case "shortest" if width <= height:
             return spec.width, int(spec.width * height / width)
         case "shortest":
             return int(spec.height * width / height), spec.height
         case "longest":
             scale = max(height / spec.height, width / spec.width)
-            return round(width / scale), round(height / scale)
+            return max(1, round(width / scale)), max(1, round(height / scale))

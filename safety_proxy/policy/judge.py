@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from math import isfinite
 
 import numpy as np
 
 from safety_proxy.crops import Float32Array
+from safety_proxy.errors import EmbedderUnavailable
 from safety_proxy.policy.policy import CRITICAL_WEIGHT, Condition, Policy, Rule
 from safety_proxy.verdict import Action, ConceptScore, Reason
 
@@ -62,11 +64,12 @@ class Judge:
         """The judgment on one picture.
 
         embeddings: (F, D) float32, L2-normalized, a row for each looked-at frame; F >= 1.
-        frames: the index in the file of each row. Raises ValueError on a value that is not finite.
+        frames: the index in the file of each row.
+        Raises EmbedderUnavailable on a value that is not finite: NaN is below every threshold.
         """
-        if not np.isfinite(embeddings).all():
-            raise ValueError("embeddings are not finite; no judgment can rest on them")
         by_frame = [self._scores(row) for row in embeddings]
+        if not all(isfinite(score.score) for scores in by_frame for score in scores.values()):
+            raise EmbedderUnavailable("scores are not finite; no judgment can rest on them")
         reasons = tuple(self._reasons(by_frame, frames))
         held = {reason.rule for reason in reasons}
         actions = [rule.action for rule in self.policy.rules if rule.name in held]
@@ -137,7 +140,7 @@ class _Prompts:
 
     def found(self, concept: str, scores: Float32Array) -> ConceptScore:
         weights = np.where(scores >= self.criticals, CRITICAL_WEIGHT, scores >= self.thresholds)
-        best = int(np.argmax(scores - self.thresholds))
+        best = int(np.argmax(scores - self.thresholds))  # one that is NaN, where there is any
         return ConceptScore(
             concept,
             score=float(scores[best]),

@@ -143,6 +143,9 @@ class Policy(_Table):
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"template {template!r} has no {{}} for the prompt to go to")
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two rules have one name, among: {', '.join(names)}")
         if self.score == "contrast" and not self.neutral:
             raise ValueError("score = 'contrast' needs `neutral` prompts to compare with")
         return self
@@ -181,11 +184,14 @@ def load_policy(file: Path) -> Policy:
         return parse_policy(file.read_text(encoding="utf-8"), where=str(file))
     except OSError as error:
         raise ConfigError(f"Policy file {file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Policy file {file}: not UTF-8: {error}.") from error
 
 
 def default_policy(model: str) -> Policy:
     """The policy of the package for the model with this fingerprint (see Embedder)."""
-    form = "cosine" if model.startswith("ViT-L-14/openai/") else "contrast"
+    tested = ("ViT-L-14/openai/", "ViT-L-14-quickgelu/openai/")
+    form = "cosine" if model.startswith(tested) else "contrast"
     name = f"default_{form}.toml"
     text = resources.files("safety_proxy.policy").joinpath(name).read_text(encoding="utf-8")
     return parse_policy(text, where=name)

@@ -57,19 +57,19 @@ def is_allowed(address: IPAddress, allowed: Sequence[IPNetwork] = ()) -> bool:
 
 
 class _PublicResolver(AbstractResolver):
-    """Resolves as the system does, and refuses a name of which any address is private.
+    """Resolves as another does, and refuses a name of which any address is private.
 
     One private address among public ones is how a name is made to lead inside now and then.
     """
 
-    def __init__(self, allowed: Sequence[IPNetwork]) -> None:
+    def __init__(self, resolver: AbstractResolver, allowed: Sequence[IPNetwork]) -> None:
+        self._resolver = resolver
         self._allowed = allowed
-        self._system = ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._system.resolve(host, port, family)
+        found = await self._resolver.resolve(host, port, family)
         for result in found:
             if not is_allowed(
                 ipaddress.ip_address(result["host"].partition("%")[0]), self._allowed
@@ -78,18 +78,24 @@ class _PublicResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        await self._system.close()
+        await self._resolver.close()
 
 
 class Fetcher:
-    """Fetches pictures from foreign servers."""
+    """Fetches pictures from foreign servers. `resolver`: the system's, unless given."""
 
-    def __init__(self, settings: FetchSettings, *, max_file_bytes: int) -> None:
+    def __init__(
+        self,
+        settings: FetchSettings,
+        *,
+        max_file_bytes: int,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self._settings = settings
         self._max_file_bytes = max_file_bytes
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=_PublicResolver(settings.allow_networks),
+                resolver=_PublicResolver(resolver or ThreadedResolver(), settings.allow_networks),
                 # A pooled connection, or a cached name, would outlive the check that let it in.
                 force_close=True,
                 use_dns_cache=False,
@@ -112,7 +118,7 @@ class Fetcher:
                 return await self._follow(address, opened)
         except TimeoutError as error:
             raise DownloadFailed("Unable to download image, it took too long") from error
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, UnicodeError) as error:  # the latter from a name like `a..b`
             raise DownloadFailed(
                 "Unable to download image, the server cannot be reached"
             ) from error
@@ -143,11 +149,14 @@ class Fetcher:
             raise DownloadFailed("Unable to download image, invalid url", status=400)
         if url.user is not None or url.password is not None:
             raise DownloadFailed("Unable to download image, url with a login", status=400)
-        if port not in self._settings.allow_ports:
+        if self._settings.allow_ports and port not in self._settings.allow_ports:
             raise DownloadFailed("Unable to download image, port not allowed", status=400)
         literal = _as_address(url.host)
         if literal is not None and not is_allowed(literal, self._settings.allow_networks):
             raise DownloadFailed(_LOCAL, status=400)
+        if literal is None and url.host.replace(".", "").isdecimal():
+            # `127.1`, `2130706433`: no name, and what it stands for depends on who reads it.
+            raise DownloadFailed("Unable to download image, invalid url", status=400)
         return url.with_fragment(None)
 
     async def _spool(self, response: aiohttp.ClientResponse, opened: ExitStack) -> Media:
@@ -167,7 +176,7 @@ class Fetcher:
 
 
 def _as_address(host: str) -> IPAddress | None:
-    """The address that a host literal is; odd forms of one (`127.1`) go through the resolver."""
+    """The address that a host literal is, else None."""
     try:
         return ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

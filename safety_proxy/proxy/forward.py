@@ -1,5 +1,6 @@
 """To pict-rs: `store` what a scan cleared, `stream` all that stores nothing."""
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,6 +19,9 @@ from safety_proxy.proxy.routes import Kind, Route
 from safety_proxy.scanner import Cleared
 from safety_proxy.settings import UpstreamSettings
 
+# What aiohttp would add by itself; pict-rs gets what the client said, and no more.
+_AUTOMATIC = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING)
+
 
 class Pictrs:
     """The pict-rs behind this proxy."""
@@ -34,14 +38,16 @@ class Pictrs:
             auto_decompress=False,
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=(hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
+            skip_auto_headers=_AUTOMATIC,
         )
-        # An upload cannot be repeated when a pooled connection turns out to be closed, so each
-        # has its own.
+        # What changes something cannot be repeated when a pooled connection turns out to be
+        # closed, so each has its own.
         self._stores = aiohttp.ClientSession(
             timeout=timeout,
+            auto_decompress=False,
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=_AUTOMATIC,
         )
 
     async def store(
@@ -77,8 +83,9 @@ class Pictrs:
             raise ValueError(
                 f"{route.method} {route.path} stores pictures and must not be streamed"
             )
+        session = self._reads if route.method in {hdrs.METH_GET, hdrs.METH_HEAD} else self._stores
         with _mapped_errors():
-            answer = await self._reads.request(
+            answer = await session.request(
                 route.method,
                 self._url(route.path, route.query),
                 headers=headers.to_pictrs(request.headers),
@@ -153,7 +160,7 @@ class _Upload:
             yield self._part_head
             digest = hashlib.sha256()
             async for block in file.media.blocks():
-                digest.update(block)
+                await asyncio.to_thread(digest.update, block)
                 yield block
             if digest.hexdigest() != file.verdict.sha256:
                 # The body is one boundary short of complete: pict-rs drops it.

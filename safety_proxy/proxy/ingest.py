@@ -35,6 +35,9 @@ FIELD: Final = "images[]"
 # Room in the whole body for boundaries, part headers and what stands before the first boundary.
 _OVERHEAD_BYTES: Final = 64 * 1024
 
+# A part's header line, for the sake of its file name: 5,000 characters of any script.
+_HEADER_BYTES: Final = 32 * 1024
+
 # As pict-rs has it (`src/ingest.rs`).
 _RECEIVE_SECONDS: Final = 60
 
@@ -50,7 +53,10 @@ async def read_upload(
     if (request.content_length or 0) > most_bytes:
         raise BodyTooLarge("Upload too large")
     parser = PushMultipartParser(
-        _boundary(request), header_charset="latin1", max_segment_count=limits.max_files + 1
+        _boundary(request),
+        header_charset="latin1",
+        max_header_size=_HEADER_BYTES,
+        max_segment_count=limits.max_files + 1,
     )
     await _invite(request)
     body = _bounded(request, most_bytes)

@@ -101,6 +101,8 @@ def resolve(method: str, raw_path: str, raw_query: str) -> Route:
 
     raw_path, raw_query: as they came, undecoded.
     """
+    if not _is_text(raw_path + raw_query) or "#" in raw_query:
+        raise MalformedRequest("The request line holds what no address may", code="invalid-query")
     segments = [unquote(segment) for segment in raw_path.split("/")[1:]]
     row = next(
         (row for row in _TABLE if method in row.methods.split() and _fits(row, segments)), None
@@ -117,12 +119,19 @@ def resolve(method: str, raw_path: str, raw_query: str) -> Route:
     return Route(row.kind, method, path, raw_query)
 
 
+def _is_text(raw: str) -> bool:
+    """Whether it came as UTF-8; aiohttp keeps other bytes as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in raw)
+
+
 def _fits(row: _Row, segments: list[str]) -> bool:
     pattern = row.path.split("/")
     return len(pattern) == len(segments) and all(map(_segment_fits, pattern, segments))
 
 
 def _segment_fits(pattern: str, segment: str) -> bool:
+    if segment in {".", ".."}:
+        return False  # no name of anything, and some servers would fold the path over it
     if pattern.endswith("*"):
         return segment.startswith(pattern[:-1]) and len(segment) >= len(pattern)
     return pattern == segment

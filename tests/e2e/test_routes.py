@@ -1,0 +1,227 @@
+"""Every route of pict-rs through the proxy: reads untouched, ways round the scan closed."""
+
+import asyncio
+import hashlib
+from http import HTTPMethod
+
+import pytest
+from aiohttp import ClientSession, FormData
+from yarl import URL
+
+from tests.e2e.harness import (
+    PICTRS_API_KEY,
+    Origin,
+    PictRs,
+    SafetyProxy,
+    plain_png,
+    send_raw,
+    upload,
+)
+from tests.e2e.samples import fresh
+
+# Of an answer, what a browser or Lemmy acts on.
+HEADERS = (
+    "Accept-Ranges",
+    "Cache-Control",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Range",
+    "Content-Type",
+    "Etag",
+    "Last-Modified",
+)
+
+READS = [
+    ("GET", {}),
+    ("HEAD", {}),
+    ("GET", {"Range": "bytes=0-1"}),
+    ("GET", {"Range": "bytes=-10"}),
+    ("GET", {"Range": "bytes=0-1048575"}),
+    ("GET", {"Range": "bytes=99999999-"}),
+    ("GET", {"Range": "lines=1-2"}),
+    ("HEAD", {"Range": "bytes=0-1"}),
+    ("GET", {"If-None-Match": "ETAG"}),
+    ("GET", {"If-Match": '"other"'}),
+    ("GET", {"If-Modified-Since": "LAST_MODIFIED"}),
+    ("GET", {"Range": "bytes=0-9", "If-Range": "ETAG"}),
+    ("GET", {"Range": "bytes=0-9", "If-Range": '"other"'}),
+    ("GET", {"Accept-Encoding": "gzip"}),
+]
+
+
+@pytest.mark.parametrize(("method", "headers"), READS)
+async def test_read_of_an_alias_is_as_without_the_proxy(
+    proxy: SafetyProxy,
+    pictrs: PictRs,
+    client: ClientSession,
+    method: str,
+    headers: dict[str, str],
+) -> None:
+    """Status, headers and body hash of the direct and of the proxied answer are equal."""
+    _, stored = await upload(client, pictrs.url, fresh("allow", 20))
+    path = f"/image/original/{stored['files'][0]['file']}"
+    async with client.get(pictrs.url + path) as plain:
+        known = {"ETAG": plain.headers["Etag"], "LAST_MODIFIED": plain.headers["Last-Modified"]}
+    sent = {name: known.get(value, value) for name, value in headers.items()}
+    assert await _seen(client, method, proxy.url + path, sent) == await _seen(
+        client, method, pictrs.url + path, sent
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        (HTTPMethod.GET, "/healthz"),
+        (HTTPMethod.GET, "/image/original/none.png"),
+        (HTTPMethod.HEAD, "/image/original/none.png"),
+        (HTTPMethod.GET, "/image/original?alias=ALIAS"),
+        (HTTPMethod.GET, "/image/details/original/ALIAS"),
+        (HTTPMethod.GET, "/image/details/original?alias=ALIAS"),
+        (HTTPMethod.GET, "/image/details/process.png?src=ALIAS&thumbnail=20"),
+        (HTTPMethod.GET, "/image/process.xyz?src=ALIAS"),
+        (HTTPMethod.HEAD, "/image/process.png?src=ALIAS&thumbnail=20"),
+        (HTTPMethod.GET, "/image/blurhash?alias=ALIAS"),
+        (
+            HTTPMethod.GET,
+            "/image/backgrounded/claim?upload_id=00000000-0000-0000-0000-000000000000",
+        ),
+        (HTTPMethod.GET, "/image/delete/00000000-0000-0000-0000-000000000000/ALIAS"),
+        (HTTPMethod.GET, "/internal/hashes"),
+        (HTTPMethod.GET, "/internal/aliases?alias=ALIAS"),
+        (HTTPMethod.GET, "/internal/identifier?alias=ALIAS"),
+        (HTTPMethod.POST, "/internal/purge?alias=none.png"),
+        (HTTPMethod.POST, "/internal/set_not_found"),
+    ],
+)
+async def test_route_that_stores_nothing_answers_as_pictrs(
+    proxy: SafetyProxy, pictrs: PictRs, client: ClientSession, method: str, path: str
+) -> None:
+    """With the API token and without it."""
+    _, stored = await upload(client, pictrs.url, fresh("allow", 20))
+    path = path.replace("ALIAS", stored["files"][0]["file"])
+    for headers in ({}, {"X-Api-Token": PICTRS_API_KEY}):
+        assert await _seen(client, method, proxy.url + path, headers) == await _seen(
+            client, method, pictrs.url + path, headers
+        )
+
+
+async def test_picture_is_deleted_through_the_proxy(
+    proxy: SafetyProxy, pictrs: PictRs, client: ClientSession
+) -> None:
+    """The delete token of the upload's answer works, as Lemmy uses it."""
+    _, stored = await upload(client, proxy.url, fresh("allow", 21))
+    file = stored["files"][0]
+    path = f"/image/delete/{file['delete_token']}/{file['file']}"
+    async with client.delete(proxy.url + path) as answer:
+        assert answer.status == 204
+    assert file["file"] not in await pictrs.aliases()
+
+
+# From the tried traps of pict-rs: each of these brings a picture in when it reaches pict-rs as it
+# came. ADDRESS is one of a picture on the origin, ALIAS that of a stored one.
+TRAPS = [
+    ("GET", "/image/original?proxy=ADDRESS"),
+    ("GET", "/image/%6Friginal?proxy=ADDRESS"),
+    ("GET", "/%69mage/original?proxy=ADDRESS"),
+    ("GET", "/image/original?pro%78y=ADDRESS"),
+    ("GET", "/image/original?&&proxy=ADDRESS&&"),
+    ("GET", "/image/original?x=%ff&proxy=ADDRESS"),
+    ("GET", "/image/original?alias=ALIAS&proxy=ADDRESS"),
+    ("GET", "/image/process.png?proxy=ADDRESS"),
+    ("GET", "/image/process.xyz?proxy=ADDRESS"),
+    ("GET", "/image/process%2Exyz?proxy=ADDRESS"),
+    ("GET", "/image/process.a%2Fb?proxy=ADDRESS"),
+    ("GET", "/image/process.png?src=ALIAS&src=ALIAS&proxy=ADDRESS"),
+    ("GET", "/image/process.png?alias=ALIAS&alias=ALIAS&proxy=ADDRESS"),
+    ("GET", "/image/process.png?src=ALIAS&proxy=ADDRESS"),
+    ("GET", "/image/blurhash?proxy=ADDRESS"),
+    ("GET", "/image/blurhash?alias=ALIAS&proxy=ADDRESS"),
+    ("GET", "http://other/image/original?proxy=ADDRESS"),
+    ("GET", "/image/download?url=ADDRESS&backgrounded=true"),
+    ("GET", "/image/download?%75rl=ADDRESS&url=ADDRESS"),
+    ("GET", "/image/downloa%64?url=ADDRESS&url=ADDRESS"),
+    ("GET", "//image/original?proxy=ADDRESS"),
+    ("GET", "/image/./original?proxy=ADDRESS"),
+    ("GET", "/image/x/../original?proxy=ADDRESS"),
+    ("GET", "/image%2Foriginal?proxy=ADDRESS"),
+]
+
+
+@pytest.mark.parametrize(("method", "target"), TRAPS)
+async def test_no_trap_makes_pictrs_fetch(
+    proxy: SafetyProxy,
+    pictrs: PictRs,
+    client: ClientSession,
+    origin: Origin,
+    method: str,
+    target: str,
+) -> None:
+    """The origin is not asked, and pict-rs stores nothing."""
+    _, stored = await upload(client, pictrs.url, fresh("allow", 20))
+    before = await pictrs.hashes()
+    address = origin.put("/new.png", fresh("allow", 22))
+    raw = target.replace("ADDRESS", address).replace("ALIAS", stored["files"][0]["file"])
+    answer = await send_raw(proxy.url, raw, method)
+    assert answer.split(b" ", 2)[1] in {b"400", b"404", b"501"}
+    assert b'"msg"' in answer
+    await asyncio.sleep(0.05)  # pict-rs would answer after its fetch; the origin sees it before
+    assert origin.hits == []
+    assert await pictrs.hashes() == before
+
+
+@pytest.mark.parametrize("path", ["/image/backgrounded", "/internal/import"])
+async def test_upload_that_is_not_offered_stores_nothing(
+    proxy: SafetyProxy, pictrs: PictRs, client: ClientSession, path: str
+) -> None:
+    """A clear 501 in pict-rs' JSON, also with the API token."""
+    before = await pictrs.hashes()
+    form = _form(plain_png("teal"))
+    async with client.post(
+        proxy.url + path, data=form, headers={"X-Api-Token": PICTRS_API_KEY}
+    ) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (501, "not-implemented")
+    assert await pictrs.hashes() == before
+
+
+@pytest.mark.parametrize("path", ["/%69mage", "/image?resize=%31%30"])
+async def test_odd_spelling_of_the_upload_route_is_scanned_too(
+    proxy: SafetyProxy, pictrs: PictRs, client: ClientSession, path: str
+) -> None:
+    """What pict-rs would take for its upload route is taken for it here."""
+    before = await pictrs.hashes()
+    for action, status in (("block", 400), ("allow", 201)):
+        form = _form(fresh(action, 23))
+        async with client.post(URL(proxy.url + path, encoded=True), data=form) as answer:
+            assert answer.status == status
+        if action == "block":
+            assert await pictrs.hashes() == before
+
+
+async def test_session_token_never_reaches_pictrs_or_a_log(
+    proxy: SafetyProxy, pictrs: PictRs, client: ClientSession
+) -> None:
+    """Lemmy passes the user's live token on; it ends at the proxy."""
+    secrets = {"Authorization": "Bearer planted-secret-1", "Cookie": "jwt=planted-secret-2"}
+    form = _form(fresh("allow", 24))
+    async with client.post(f"{proxy.url}/image", data=form, headers=secrets) as answer:
+        alias = (await answer.json())["files"][0]["file"]
+    async with client.get(f"{proxy.url}/image/original/{alias}", headers=secrets) as answer:
+        assert answer.status == 200
+    assert "planted-secret" not in proxy.log() + pictrs.log()
+
+
+def _form(body: bytes) -> FormData:
+    form = FormData()
+    form.add_field("images[]", body, filename="a.png")
+    return form
+
+
+async def _seen(
+    client: ClientSession, method: str, url: str, headers: dict[str, str]
+) -> tuple[int, dict[str, str], str]:
+    async with client.request(
+        method, URL(url, encoded=True), headers=headers, auto_decompress=False
+    ) as answer:
+        body = await answer.read()
+        kept = {name: answer.headers[name] for name in HEADERS if name in answer.headers}
+        return answer.status, kept, hashlib.sha256(body).hexdigest()

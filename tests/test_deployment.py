@@ -38,6 +38,7 @@ class _Tagged(yaml.SafeLoader):
 def _plain(loader: yaml.SafeLoader, _tag: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
+    assert isinstance(node, yaml.SequenceNode)
     return loader.construct_sequence(node, deep=True)
 
 

@@ -23,10 +23,9 @@ _TOOLS = ("magick", "ffprobe", "exiftool")
 @asynccontextmanager
 async def demo_upstream(given: str | None) -> AsyncIterator[tuple[str, str]]:
     """Address of a pict-rs, and what it is in words; ends what it started."""
-    binary = shutil.which("pict-rs")
     if given is not None:
         yield given, f"pict-rs at {given}"
-    elif binary is not None:
+    elif (binary := await asyncio.to_thread(shutil.which, "pict-rs")) is not None:
         async with _own_pictrs(binary) as running:
             yield running
     else:

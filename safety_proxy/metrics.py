@@ -39,7 +39,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
         self.scans_by_action: Counter[str] = Counter()
-        self.scans_by_source: Counter[str] = Counter()
+        self.verdicts_by_action: Counter[str] = Counter()
+        self.verdicts_by_source: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.batches = 0
         self.frames = 0
@@ -48,8 +49,14 @@ class Metrics:
         self._counts: Counter[str] = Counter()
         self._verdicts = prometheus.Counter(
             "safety_proxy_verdicts",
-            "Pictures judged, known ones included, by action, by who decided and whether cached",
-            ["action", "source", "cached"],
+            "Pictures judged, known ones included, by action and by who decided",
+            ["action", "source"],
+            registry=self.registry,
+        )
+        self._scans = prometheus.Counter(
+            "safety_proxy_scans",
+            "Pictures that were decoded and looked at by the model, by action",
+            ["action"],
             registry=self.registry,
         )
         self._failed = prometheus.Counter(
@@ -72,12 +79,16 @@ class Metrics:
             registry=self.registry,
         )
 
-    def verdict(self, verdict: Verdict, *, cached: bool) -> None:
-        """One picture judged. `scans_by_...` count the new ones only."""
-        self._verdicts.labels(verdict.action, verdict.source, str(cached).lower()).inc()
-        if not cached:
-            self.scans_by_action[verdict.action] += 1
-            self.scans_by_source[verdict.source] += 1
+    def verdict(self, verdict: Verdict) -> None:
+        """One picture judged, by whatever means."""
+        self.verdicts_by_action[verdict.action] += 1
+        self.verdicts_by_source[verdict.source] += 1
+        self._verdicts.labels(verdict.action, verdict.source).inc()
+
+    def scan(self, verdict: Verdict) -> None:
+        """One picture whose bytes were not known, decoded and judged."""
+        self.scans_by_action[verdict.action] += 1
+        self._scans.labels(verdict.action).inc()
 
     def failure(self, reason: str) -> None:
         self.failures[reason] += 1

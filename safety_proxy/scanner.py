@@ -82,10 +82,10 @@ class Scanner:
     async def scan(self, media: Media) -> Verdict:
         """The verdict on exactly these bytes. Raises ScanError if none could be reached."""
         if self.model is None:
-            raise EmbedderUnavailable("The scanner is starting, try again in a moment")
+            raise EmbedderUnavailable("the model is still loading")
         with self._metrics.stage("scan"):
             verdict, cached = await self._decide(media, self.model)
-        self._metrics.verdict(verdict, cached=cached)
+        self._metrics.verdict(verdict)
         _logger.info(
             "scan sha256=%s action=%s source=%s cached=%s reasons=%s",
             verdict.sha256[:16],
@@ -113,23 +113,29 @@ class Scanner:
             async with asyncio.timeout(self._scan_settings.timeout_seconds):
                 return await self._cache.scan_once(key, scan), False
         except TimeoutError as error:
-            raise ScanTimeout("The scan took too long, try again later") from error
+            raise ScanTimeout("over scan.timeout_seconds") from error
 
     async def _scan_new(self, view: mmap.mmap | bytes, sha256: str, model: Model) -> Verdict:
         if self.in_flight >= self._scan_settings.queue_limit:
-            raise QueueFull("Too many pictures are being scanned, try again later")
+            raise QueueFull("more scans are under way than scan.queue_limit")
         self.in_flight += 1
         try:
+            verdict = await self._look(view, sha256, model)
+        finally:
+            self.in_flight -= 1
+        self._metrics.scan(verdict)
+        return verdict
+
+    async def _look(self, view: mmap.mmap | bytes, sha256: str, model: Model) -> Verdict:
+        try:
             frames = await self._decode(view, model.crop_spec)
-            with self._metrics.stage("embed"):
-                embeddings = await model.batcher.embed([frame.crop for frame in frames])
-            judgment = model.judge.judge(embeddings, [frame.index for frame in frames])
         except UndecodableImage as error:
             action = model.judge.policy.unreadable
             reason = Reason("unreadable", detail=str(error))
             return _verdict(sha256, model, action, Source.UNREADABLE, reason)
-        finally:
-            self.in_flight -= 1
+        with self._metrics.stage("embed"):
+            embeddings = await model.batcher.embed([frame.crop for frame in frames])
+        judgment = model.judge.judge(embeddings, [frame.index for frame in frames])
         return Verdict(
             judgment.action,
             judgment.reasons,

@@ -83,11 +83,12 @@ class AdminServer:
                 "entries": len(self._cache),
                 "capacity": self._cache.max_entries,
             },
-            "scans": {
-                "by_action": dict(metrics.scans_by_action),
-                "by_source": dict(metrics.scans_by_source),
-                "failures": dict(metrics.failures),
+            "verdicts": {
+                "by_action": dict(metrics.verdicts_by_action),
+                "by_source": dict(metrics.verdicts_by_source),
             },
+            "scans": {"by_action": dict(metrics.scans_by_action)},
+            "failures": dict(metrics.failures),
             "queue": {
                 "scans_in_flight": self._scanner.in_flight,
                 "limit": self._queue_limit,

@@ -84,6 +84,7 @@ class Spool:
         self._digest = hashlib.sha256()
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._writing: asyncio.Future[None] | None = None
         self.size_bytes = 0
 
     async def write(self, chunk: bytes) -> None:
@@ -102,11 +103,21 @@ class Spool:
         return Media(self._file, sha256=self._digest.hexdigest(), size_bytes=self.size_bytes)
 
     def close(self) -> None:
-        self._file.close()
+        """Frees the file. A write that its client has left behind ends first.
+
+        Closed under it, the number of the file could be given to the next upload, and the write
+        would land there.
+        """
+        if self._writing is None or self._writing.done():
+            self._file.close()
+        else:
+            self._writing.add_done_callback(lambda _: self._file.close())
 
     async def _flush(self) -> None:
         chunks, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        await asyncio.to_thread(self._store, chunks)
+        loop = asyncio.get_running_loop()
+        self._writing = loop.run_in_executor(None, self._store, chunks)
+        await asyncio.shield(self._writing)
 
     def _store(self, chunks: list[bytes]) -> None:
         for chunk in chunks:

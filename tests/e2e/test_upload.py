@@ -125,9 +125,9 @@ async def test_flagged_picture_is_stored(
 ) -> None:
     """A flag is for the admin's review and stops nothing."""
     body = fresh("flag", 1)
-    before = (await proxy.stats())["scans"]["by_action"].get("flag", 0)
+    before = (await proxy.stats())["verdicts"]["by_action"].get("flag", 0)
     assert (await upload(client, proxy.url, body))[0] == 201
-    assert (await proxy.stats())["scans"]["by_action"]["flag"] == before + 1
+    assert (await proxy.stats())["verdicts"]["by_action"]["flag"] == before + 1
     assert pictrs.holds(body)
 
 

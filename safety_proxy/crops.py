@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 UInt8Array = NDArray[np.uint8]
 Float32Array = NDArray[np.float32]
@@ -20,7 +19,3 @@ class CropSpec:
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     fill_color: int = 0
-
-    @property
-    def resampling(self) -> Image.Resampling:
-        return Image.Resampling[self.interpolation.upper()]

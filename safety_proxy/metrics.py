@@ -5,7 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import prometheus_client as prometheus
 
@@ -112,10 +112,6 @@ class Metrics:
             self._recent[stage].append(seconds)
             self._counts[stage] += 1
             self._seconds.labels(stage).observe(seconds)
-
-    def gauge(self, name: str, documentation: str, read: Any) -> None:
-        """A value that is read when asked for; `read` takes nothing and returns a number."""
-        prometheus.Gauge(name, documentation, registry=self.registry).set_function(read)
 
     def latencies(self) -> dict[str, Percentiles]:
         """Percentiles by stage, for the stages that occurred."""

@@ -2,11 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import prometheus_client as prometheus
 from aiohttp import web
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from safety_proxy import __version__
 from safety_proxy.metrics import Metrics
@@ -14,7 +16,7 @@ from safety_proxy.scanner import Scanner
 from safety_proxy.store.cache import VerdictCache
 
 
-class AdminServer:
+class AdminServer(Collector):
     """The aiohttp application of the admin listener."""
 
     def __init__(
@@ -32,7 +34,7 @@ class AdminServer:
         self._queue_limit = queue_limit
         self._upstream_alive = upstream_alive
         self._started = time.monotonic()
-        self._register_gauges()
+        metrics.registry.register(self)
         self.app = web.Application()
         self.app.add_routes(
             [
@@ -106,11 +108,19 @@ class AdminServer:
             },
         }
 
-    def _register_gauges(self) -> None:
-        gauge, counts = self._metrics.gauge, self._cache.counts
-        gauge("safety_proxy_cache_entries", "Verdicts in memory", lambda: len(self._cache))
-        gauge("safety_proxy_cache_hits", "Verdicts already known", lambda: counts.hits)
-        gauge("safety_proxy_cache_misses", "Verdicts not known", lambda: counts.misses)
-        gauge("safety_proxy_cache_coalesced", "Joined a scan under way", lambda: counts.coalesced)
-        gauge("safety_proxy_cache_evictions", "Verdicts dropped for room", lambda: counts.evictions)
-        gauge("safety_proxy_scans_in_flight", "Scans under way", lambda: self._scanner.in_flight)
+    def collect(self) -> Iterator[Metric]:
+        """What is counted elsewhere, as Prometheus has it: this object is a collector of it."""
+        counts = self._cache.counts
+        for name, documentation, value in (
+            ("hits", "Verdicts that were known", counts.hits),
+            ("misses", "Verdicts that were not known", counts.misses),
+            ("coalesced", "Askers that joined a scan under way", counts.coalesced),
+            ("evictions", "Verdicts dropped for room", counts.evictions),
+        ):
+            yield CounterMetricFamily(f"safety_proxy_cache_{name}", documentation, value=value)
+        yield GaugeMetricFamily(
+            "safety_proxy_cache_entries", "Verdicts in memory", value=len(self._cache)
+        )
+        yield GaugeMetricFamily(
+            "safety_proxy_scans_in_flight", "Scans under way", value=self._scanner.in_flight
+        )

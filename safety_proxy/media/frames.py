@@ -116,8 +116,12 @@ def _crop(image: Image.Image, spec: CropSpec) -> UInt8Array:
     if width * height > _STRETCHED * spec.width * spec.height:
         across, down = image.width / width, image.height / height
         kept = (left * across, top * down, (left + spec.width) * across, (top + spec.height) * down)
-        return np.asarray(image.resize((spec.width, spec.height), spec.resampling, box=kept))
-    resized = image.resize((width, height), spec.resampling)
+        return np.asarray(
+            image.resize(
+                (spec.width, spec.height), Image.Resampling[spec.interpolation.upper()], box=kept
+            )
+        )
+    resized = image.resize((width, height), Image.Resampling[spec.interpolation.upper()])
     if spec.resize_mode == "longest":
         canvas = Image.new("RGB", (spec.width, spec.height), (spec.fill_color,) * 3)
         canvas.paste(resized, ((spec.width - width) // 2, (spec.height - height) // 2))

@@ -67,7 +67,7 @@ class Batcher:
         self._waiting.clear()
         if self._pump is not None:
             await asyncio.wait([self._pump])
-        self._thread.shutdown()
+        self._thread.shutdown(wait=False)  # nothing runs on it any more
 
     async def _run(self) -> None:
         while self._waiting:

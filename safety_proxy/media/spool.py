@@ -44,11 +44,25 @@ class Media:
         return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
     async def blocks(self) -> AsyncIterator[bytes]:
-        """The bytes in order, at most BLOCK_BYTES at a time."""
+        """The bytes in order, at most BLOCK_BYTES at a time.
+
+        They are hashed once more while they are read, and the last block is given out only when
+        the digest is that of this media. Raises RuntimeError if it is not.
+        """
+        digest = hashlib.sha256()
         offset = 0
-        while block := await asyncio.to_thread(os.pread, self._file.fileno(), BLOCK_BYTES, offset):
-            yield block
+        while offset < self.size_bytes:
+            block = await asyncio.to_thread(self._read, offset, digest)
             offset += len(block)
+            is_last = offset >= self.size_bytes
+            if not block or (is_last and digest.hexdigest() != self.sha256):
+                raise RuntimeError("the spooled bytes are not those that were judged")
+            yield block
+
+    def _read(self, offset: int, digest: "hashlib._Hash") -> bytes:
+        block = os.pread(self._file.fileno(), BLOCK_BYTES, offset)
+        digest.update(block)
+        return block
 
     def close(self) -> None:
         self._file.close()

@@ -132,8 +132,6 @@ def _fits(row: _Row, segments: list[str]) -> bool:
 def _segment_fits(pattern: str, segment: str) -> bool:
     if segment in {".", ".."}:
         return False  # no name of anything, and some servers would fold the path over it
-    if segment in {".", ".."}:
-        return False  # what stands between may resolve them, and reach another route
     if pattern.endswith("*"):
         return segment.startswith(pattern[:-1]) and len(segment) >= len(pattern)
     return pattern == segment

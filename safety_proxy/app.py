@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Self
 
 from aiohttp import web
 
 from safety_proxy.admin.server import AdminServer
+from safety_proxy.errors import ConfigError
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.metrics import Metrics
@@ -22,13 +23,16 @@ from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.hashlist import BlockList
-from safety_proxy.tasks import spawn
+from safety_proxy.tasks import in_daemon_thread, spawn
 
 _logger = logging.getLogger(__name__)
 
 # Spooling, hashing and name look-ups share the loop's threads; a name server that hangs may hold
 # many of them for seconds.
 _IO_THREADS = 64
+
+# For the answer of a request that has been served, after a stop.
+_LAST_WORDS_SECONDS = 0.5
 
 
 def load_clip(settings: Settings) -> Embedder:
@@ -88,7 +92,6 @@ class App:
         self._closing.push_async_callback(fetcher.aclose)
         pictrs = Pictrs(settings.upstream)
         self._closing.push_async_callback(pictrs.aclose)
-        self._loading = spawn(self._load_model(), name="load model")
         proxy = ProxyServer(
             self.scanner, pictrs, fetcher, limits=settings.limits, metrics=self.metrics
         )
@@ -101,27 +104,44 @@ class App:
         )
         server = settings.server
         self.admin_port = await self._listen(
-            web.AppRunner(admin.app, access_log=None), server.admin_host, server.admin_port
+            web.AppRunner(admin.app, access_log=None, shutdown_timeout=_LAST_WORDS_SECONDS),
+            server.admin_host,
+            server.admin_port,
         )
-        self.port = await self._listen(
-            web.ServerRunner(
-                web.Server(proxy.handle, access_log=None, handler_cancellation=True),
-                shutdown_timeout=server.shutdown_seconds,
-            ),
-            server.host,
-            server.port,
+        requests = _InFlight(proxy.handle)
+        runner = web.ServerRunner(
+            web.Server(requests.handle, access_log=None, handler_cancellation=True),
+            shutdown_timeout=_LAST_WORDS_SECONDS,
         )
+        self.port = await self._listen(runner, server.host, server.port)
+        self._closing.push_async_callback(self._drain, runner, requests)
+        # Last, since a port that is taken should be told at once, not after a download.
+        self._loading = spawn(self._load_model(), name="load model")
 
     async def _listen(self, runner: web.BaseRunner, host: str, port: int) -> int:
-        """Starts a listener; its port, also where any free one was asked for."""
+        """Starts a listener; its port, also where any free one was asked for.
+
+        Raises ConfigError if it cannot stand there.
+        """
         await runner.setup()
         self._closing.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, host, port).start()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
         address: tuple[str, int] = runner.addresses[0][:2]
         return address[1]
 
+    async def _drain(self, runner: web.BaseRunner, requests: "_InFlight") -> None:
+        """Lets work in flight end; aiohttp's own shutdown drops what is still arriving of it."""
+        for site in list(runner.sites):
+            await site.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.server.shutdown_seconds):
+                await requests.ended.wait()
+
     async def _load_model(self) -> None:
-        self.scanner.model = await asyncio.to_thread(self._build_model)
+        self.scanner.model = await in_daemon_thread(self._build_model)
         policy = self.scanner.model.judge.policy
         _logger.info(
             "ready: model %s, policy %r %s",
@@ -146,7 +166,28 @@ class App:
         return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge)
 
     async def _unload_model(self) -> None:
-        if self._loading is not None:
+        if self._loading is not None and not self._loading.done():
+            self._loading.cancel()  # its thread ends with the process
             await asyncio.wait([self._loading])
         if self.scanner.model is not None:
             await self.scanner.model.batcher.aclose()
+
+
+class _InFlight:
+    """A handler that knows whether it serves any request: `ended` is set while it does not."""
+
+    def __init__(self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        self._handle = handle
+        self._count = 0
+        self.ended = asyncio.Event()
+        self.ended.set()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._count += 1
+        self.ended.clear()
+        try:
+            return await self._handle(request)
+        finally:
+            self._count -= 1
+            if not self._count:
+                self.ended.set()

@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="SAFETY_PROXY_",
         env_nested_delimiter="__",
+        env_ignore_empty=True,  # compose files pass on what is not set as ""
         extra="forbid",
         frozen=True,
     )
@@ -204,7 +205,7 @@ def _explain(error: ValidationError, file: Path | None) -> str:
     where = f"{file} or the environment" if file else "the environment"
     lines = [f"Wrong settings in {where}:"]
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
+        path = [str(part) for part in problem["loc"][:2]]  # what follows is inside a list
         variable = "SAFETY_PROXY_" + "__".join(path).upper()
         lines.append(f"  {'.'.join(path)} ({variable}): {problem['msg']}; got {problem['input']!r}")
     lines.append("docs/settings.md lists every key with its type, range and default.")
@@ -221,7 +222,9 @@ def _unknown_environment() -> list[str]:
         if isinstance(section, type) and issubclass(section, BaseModel):
             known.update(f"{variable}__{key.upper()}" for key in section.model_fields)
     unknown = sorted(
-        name for name in os.environ if name.startswith("SAFETY_PROXY_") and name not in known
+        name
+        for name in os.environ
+        if name.upper().startswith("SAFETY_PROXY_") and name.upper() not in known
     )
     message = (
         f"Unknown environment variables: {', '.join(unknown)}. "

@@ -60,7 +60,7 @@ class Verdict:
     """The decision on the bytes whose digest is `sha256`, and on no others.
 
     model, policy: the versions that decided; a verdict holds for these only.
-    scores: the highest score of each concept over all frames, for calibration and the log.
+    scores: of each concept the one that stands highest over its threshold, over all frames.
     """
 
     action: Action

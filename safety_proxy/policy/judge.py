@@ -47,7 +47,9 @@ class Judge:
         self.version = policy.version
         self._logit_scale = logit_scale
         self._logit_bias = logit_bias
-        self._neutral = _embed(policy.neutral or [""], policy.templates, embed_texts)
+        # A model trained with a sigmoid lets each text stand for itself.
+        compares = policy.score == "contrast" and logit_bias is None
+        self._neutral = _embed(policy.neutral, policy.templates, embed_texts) if compares else None
         self._concepts = {
             name: _Prompts.of(
                 _embed([prompt.text for prompt in concept.prompts], policy.templates, embed_texts),
@@ -96,8 +98,8 @@ class Judge:
 
     def _neutral_logit(self, embedding: Float32Array) -> float:
         """What a prompt's logit is compared with: all neutral prompts together."""
-        if self.policy.score == "cosine" or self._logit_bias is not None:
-            return 0.0  # a model trained with a sigmoid lets each text stand for itself
+        if self._neutral is None:
+            return 0.0
         return float(np.logaddexp.reduce(self._logit_scale * (self._neutral @ embedding)))
 
     def _score(self, cosines: Float32Array, rest: float) -> Float32Array:

@@ -160,8 +160,9 @@ class Policy(_Table):
 
     @property
     def version(self) -> str:
-        """Twelve hex digits that change with every change of meaning, not of layout."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """Twelve hex digits that change with every change of meaning, not of layout or name."""
+        meaning = self.model_dump_json(exclude={"name", "note"})
+        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
 
 
 def parse_policy(text: str, *, where: str) -> Policy:

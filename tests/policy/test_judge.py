@@ -1,0 +1,466 @@
+"""Tests of safety_proxy/policy/judge.py: from embeddings to scores, found concepts, an action."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safety_proxy.crops import Float32Array
+from safety_proxy.errors import EmbedderUnavailable
+from safety_proxy.policy.judge import Judge, Judgment
+from safety_proxy.policy.policy import Policy, default_policy, parse_policy
+from safety_proxy.verdict import Action
+
+# Each of these texts is an axis of its own, so that a cosine is what a test says it is. The empty
+# text is all that no prompt names.
+PROMPTS = ("child", "baby", "nude", "sex", "pregnant", "drawn", "photo", "thing")
+TEXTS = (*PROMPTS, "")
+
+
+def embed_axes(texts: Sequence[str]) -> Float32Array:
+    """An axis for each text."""
+    return np.eye(len(TEXTS), dtype=np.float32)[[TEXTS.index(text) for text in texts]]
+
+
+def picture(*frames: Mapping[str, float]) -> Float32Array:
+    """Normalized embeddings of frames with these cosines to the prompts, and 0 to all others."""
+    rows = []
+    for cosines in frames:
+        row = [cosines.get(prompt, 0.0) for prompt in PROMPTS]
+        rest = 1 - sum(value * value for value in row)
+        assert rest >= 0
+        rows.append([*row, math.sqrt(rest)])
+    return np.array(rows, np.float32)
+
+
+def judge_of(text: str, *, logit_scale: float = 10.0, logit_bias: float | None = None) -> Judge:
+    policy = parse_policy(text, where="test")
+    return Judge(policy, embed_axes, logit_scale=logit_scale, logit_bias=logit_bias)
+
+
+def judged(judge: Judge, *frames: Mapping[str, float]) -> Judgment:
+    """The judgment on these frames, which are the first ones of their file."""
+    return judge.judge(picture(*frames), range(len(frames)))
+
+
+COSINE = """
+name = "cosine"
+score = "cosine"
+
+[concepts.minor]
+threshold = 0.2
+critical = 0.24
+prompts = ["child", { text = "baby", threshold = 0.21, critical = 0.25 }]
+
+[concepts.sexual]
+threshold = 0.22
+prompts = ["nude", { text = "sex", threshold = 0.3 }]
+
+[[controls]]
+prompts = ["pregnant"]
+threshold = 0.25
+shifts = { minor = -0.03 }
+
+[[controls]]
+prompts = ["drawn"]
+threshold = 0.25
+shifts = { minor = -0.02, sexual = 0.01 }
+
+[[rules]]
+name = "flagged"
+action = "flag"
+all = ["sexual"]
+
+[[rules]]
+name = "blocked"
+action = "block"
+all = [{ concept = "minor", weight = 3 }, "sexual"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("cosines", "weight"),
+    [
+        ({}, 0),
+        ({"child": 0.199}, 0),
+        ({"child": 0.2}, 1),
+        ({"child": 0.2399}, 1),
+        ({"child": 0.24}, 3),
+        ({"child": 0.9}, 3),
+        ({"baby": 0.205}, 0),
+        ({"baby": 0.21}, 1),
+        ({"baby": 0.245}, 1),
+        ({"baby": 0.25}, 3),
+        ({"child": 0.2, "baby": 0.21}, 2),
+        ({"child": 0.24, "baby": 0.21}, 4),
+        ({"child": 0.24, "baby": 0.25}, 6),
+        ({"child": -0.9}, 0),
+    ],
+)
+def test_prompts_weigh_one_when_found_and_three_when_critical(
+    cosines: dict[str, float], weight: int
+) -> None:
+    """Each at its own bounds, reached or passed; a concept's weight is the sum."""
+    minor, sexual = judged(judge_of(COSINE), cosines).scores
+    assert (minor.concept, minor.weight) == ("minor", weight)
+    assert (sexual.concept, sexual.weight) == ("sexual", 0)
+
+
+@pytest.mark.parametrize(
+    ("cosines", "action"),
+    [
+        ({}, Action.ALLOW),
+        ({"child": 0.9}, Action.ALLOW),
+        ({"nude": 0.22}, Action.FLAG),
+        ({"sex": 0.22}, Action.ALLOW),
+        ({"child": 0.2, "baby": 0.21, "nude": 0.3}, Action.FLAG),  # weighs 2 of 3
+        ({"child": 0.24, "nude": 0.3}, Action.BLOCK),
+        ({"child": 0.24, "nude": 0.21}, Action.ALLOW),
+        ({"child": 0.24, "sex": 0.3}, Action.BLOCK),
+    ],
+)
+def test_a_rule_holds_from_the_weights_it_names(cosines: dict[str, float], action: Action) -> None:
+    """Apparent age must weigh three here, and alone it is nothing."""
+    assert judged(judge_of(COSINE), cosines).action is action
+
+
+def test_concepts_found_in_different_frames_do_not_join() -> None:
+    """A rule holds in one frame or not at all."""
+    judge = judge_of(COSINE)
+    assert judged(judge, {"child": 0.5}, {"nude": 0.5}).action is Action.FLAG
+    assert judged(judge, {"child": 0.5}, {"child": 0.5, "nude": 0.5}).action is Action.BLOCK
+
+
+@pytest.mark.parametrize(
+    ("cosines", "minor", "sexual"),
+    [
+        ({"child": 0.25, "nude": 0.3}, 0.25, 0.3),
+        ({"child": 0.25, "nude": 0.3, "pregnant": 0.249}, 0.25, 0.3),
+        ({"child": 0.25, "nude": 0.3, "pregnant": 0.25}, 0.22, 0.3),
+        ({"child": 0.25, "nude": 0.3, "drawn": 0.5}, 0.23, 0.31),
+        ({"child": 0.25, "nude": 0.3, "pregnant": 0.5, "drawn": 0.5}, 0.2, 0.31),
+    ],
+)
+def test_controls_shift_scores_only_where_they_are_found(
+    cosines: dict[str, float], minor: float, sexual: float
+) -> None:
+    """Each shifts the concepts it names, and several add up."""
+    scores = judged(judge_of(COSINE), cosines).scores
+    assert [score.score for score in scores] == pytest.approx([minor, sexual], abs=1e-6)
+
+
+def test_a_control_corrects_its_own_frame_alone() -> None:
+    """A pregnant woman in one frame excuses nothing in another."""
+    strong = {"child": 0.25, "nude": 0.3}
+    judge = judge_of(COSINE)
+    assert judged(judge, {**strong, "pregnant": 0.3}).action is Action.FLAG
+    judgment = judged(judge, {**strong, "pregnant": 0.3}, strong)
+    assert judgment.action is Action.BLOCK
+    assert [(reason.rule, reason.frame) for reason in judgment.reasons] == [
+        ("flagged", 0),
+        ("blocked", 1),
+    ]
+
+
+CONTRAST = """
+name = "contrast"
+score = "contrast"
+neutral = ["photo", "thing"]
+
+[concepts.minor]
+threshold = 0.5
+prompts = ["child", "baby"]
+
+[[controls]]
+prompts = ["drawn"]
+threshold = 0.5
+shifts = { minor = -0.25 }
+
+[[rules]]
+name = "minor"
+action = "block"
+all = ["minor"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("cosines", "probability"),
+    [
+        ({"child": 0.3, "photo": 0.2, "thing": 0.1}, 0.6652409558),  # e3 / (e3 + e2 + e1)
+        ({"child": 0.3, "baby": 0.2, "photo": 0.2, "thing": 0.1}, 0.6652409558),  # not each other
+        ({"child": 0.2, "photo": 0.2, "thing": 0.2}, 1 / 3),
+        ({"photo": 0.3, "thing": 0.3}, 0.0242889198),  # e0 / (e0 + 2 e3)
+        ({"child": -0.5, "baby": 0.1, "photo": 0.1}, 0.4223187982),  # e1 / (e1 + e1 + e0)
+    ],
+)
+def test_contrast_is_the_probability_beside_all_neutral_prompts(
+    cosines: dict[str, float], probability: float
+) -> None:
+    """At the model's own scale; other prompts of the concept do not take from it."""
+    judgment = judged(judge_of(CONTRAST, logit_scale=10), cosines)
+    assert judgment.scores[0].score == pytest.approx(probability, abs=1e-5)
+    assert judgment.action is (Action.BLOCK if probability >= 0.5 else Action.ALLOW)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "probability"),
+    [
+        (0.3, 0.7310585786),  # 1 / (1 + e^-(10 * 0.3 - 2))
+        (0.2, 0.5),
+        (0.0, 0.1192029220),
+    ],
+)
+def test_a_model_with_a_bias_lets_each_prompt_stand_for_itself(
+    cosine: float, probability: float
+) -> None:
+    """A sigmoid, whatever the neutral prompts score."""
+    judge = judge_of(CONTRAST, logit_scale=10, logit_bias=-2)
+    for neutral in (0.0, 0.9):
+        judgment = judged(judge, {"child": cosine, "baby": -0.2, "photo": neutral})
+        assert judgment.scores[0].score == pytest.approx(probability, abs=1e-5)
+
+
+def test_a_bias_of_zero_is_a_bias() -> None:
+    """It tells how the model was trained, not only what to add."""
+    judgment = judged(
+        judge_of(CONTRAST, logit_scale=10, logit_bias=0.0), {"drawn": -0.1, "photo": 0.9}
+    )
+    assert judgment.scores[0].score == pytest.approx(0.5)
+
+
+def test_controls_shift_probabilities_too() -> None:
+    """Where the control itself is as probable as its threshold says."""
+    judge = judge_of(CONTRAST, logit_scale=10)
+    cosines = {"child": 0.3, "photo": 0.2, "thing": 0.1}
+    assert judged(judge, {**cosines, "drawn": 0.1}).action is Action.BLOCK
+    shifted = judged(judge, {**cosines, "drawn": 0.3})
+    assert shifted.scores[0].score == pytest.approx(0.4152409558, abs=1e-5)
+    assert shifted.action is Action.ALLOW
+
+
+@pytest.mark.parametrize("bias", [None, -10.0])
+def test_a_sharp_model_overflows_nowhere(bias: float | None) -> None:
+    """Logits of hundreds still give probabilities between 0 and 1."""
+    judge = judge_of(CONTRAST, logit_scale=500, logit_bias=bias)
+    for cosines, probability in [({"child": 1.0}, 1.0), ({"child": -0.7, "baby": -0.7}, 0.0)]:
+        assert judged(judge, cosines).scores[0].score == pytest.approx(probability, abs=1e-5)
+
+
+RULES = """
+name = "rules"
+score = "cosine"
+
+[concepts.a]
+threshold = 0.4
+prompts = ["child"]
+[concepts.b]
+threshold = 0.4
+prompts = ["baby"]
+[concepts.c]
+threshold = 0.4
+prompts = ["nude"]
+
+[[rules]]
+name = "rule"
+action = "block"
+"""
+
+
+@pytest.mark.parametrize(
+    ("conditions", "holding"),
+    [
+        ('all = ["a"]', ["a", "ab", "ac", "abc"]),
+        ('all = ["a", "b"]', ["ab", "abc"]),
+        ('any = ["a", "b"]', ["a", "b", "ab", "ac", "bc", "abc"]),
+        ('all = ["a"]\nany = ["b", "c"]', ["ab", "ac", "abc"]),
+        ('all = ["a", "b"]\nany = ["c"]', ["abc"]),
+        ('any = [{ concept = "a", weight = 2 }, "b"]', ["b", "ab", "bc", "abc"]),
+    ],
+)
+def test_a_rule_needs_every_entry_of_all_and_one_of_any(
+    conditions: str, holding: list[str]
+) -> None:
+    """Over all subsets of three concepts."""
+    judge = judge_of(RULES + conditions)
+    prompts = {"a": "child", "b": "baby", "c": "nude"}
+    held = [
+        found
+        for found in ("", "a", "b", "c", "ab", "ac", "bc", "abc")
+        if judged(judge, {prompts[name]: 0.5 for name in found}).action is Action.BLOCK
+    ]
+    assert held == holding
+
+
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [
+        (("allow", "flag", "block"), Action.BLOCK),
+        (("block", "flag", "allow"), Action.BLOCK),
+        (("flag", "allow", "flag"), Action.FLAG),
+        (("allow", "allow", "allow"), Action.ALLOW),
+    ],
+)
+def test_the_most_severe_action_of_all_rules_that_hold_wins(
+    actions: tuple[str, ...], expected: Action
+) -> None:
+    """In whatever order they stand, and with a reason for each."""
+    start = RULES.partition("[[rules]]")[0]
+    rules = [
+        f'[[rules]]\nname = "rule {n}"\naction = "{action}"\nall = ["a"]\n'
+        for n, action in enumerate(actions)
+    ]
+    judgment = judged(judge_of(start + "".join(rules)), {"child": 0.5})
+    assert judgment.action is expected
+    assert [reason.rule for reason in judgment.reasons] == ["rule 0", "rule 1", "rule 2"]
+
+
+def test_a_reason_names_rule_concepts_and_the_frame_of_the_file() -> None:
+    """Of an animation looked at in parts, the first frame where the rule held."""
+    strong = {"child": 0.3, "nude": 0.4}
+    judgment = judge_of(COSINE).judge(picture({}, {"nude": 0.25}, strong, strong), [0, 13, 26, 40])
+    flagged, blocked = judgment.reasons
+    assert (flagged.rule, flagged.frame) == ("flagged", 13)
+    assert (blocked.rule, blocked.frame) == ("blocked", 26)
+    assert [(c.concept, c.weight) for c in blocked.concepts] == [("minor", 3), ("sexual", 1)]
+    found = [(c.score, c.threshold) for c in blocked.concepts]
+    assert np.array(found) == pytest.approx(np.array([(0.3, 0.2), (0.4, 0.22)]), abs=1e-6)
+
+
+def test_a_reason_leaves_out_what_was_not_found() -> None:
+    """Of `any`, only the concepts that made it hold."""
+    (reason,) = judged(judge_of(RULES + 'any = ["a", "b", "c"]'), {"baby": 0.5}).reasons
+    assert [concept.concept for concept in reason.concepts] == ["b"]
+
+
+def test_scores_are_the_highest_over_all_frames() -> None:
+    """For each concept by itself, of the prompt that stands highest over its threshold."""
+    judge = judge_of(COSINE)
+    frames = [{"child": 0.1, "sex": 0.25}, {"child": 0.15, "nude": 0.19}, {"child": 0.12}]
+    minor, sexual = judged(judge, *frames).scores
+    assert (minor.score, minor.threshold) == pytest.approx((0.15, 0.2), abs=1e-6)
+    # 0.03 below its threshold is nearer than 0.05, though the cosine is lower
+    assert (sexual.score, sexual.threshold) == pytest.approx((0.19, 0.22), abs=1e-6)
+
+
+def test_nothing_found_gives_scores_but_no_reasons() -> None:
+    """A plain allow can still be calibrated by."""
+    judgment = judged(judge_of(COSINE), {"child": 0.1})
+    assert judgment.action is Action.ALLOW
+    assert judgment.reasons == ()
+    assert [score.concept for score in judgment.scores] == ["minor", "sexual"]
+
+
+@pytest.mark.parametrize("text", [COSINE, CONTRAST])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("frame", [0, 1])
+def test_scores_that_are_no_numbers_are_a_failure_and_no_allow(
+    text: str, value: float, frame: int
+) -> None:
+    """NaN is below every threshold; in any frame it means that the model is broken."""
+    embeddings = picture({"child": 0.1}, {"child": 0.1})
+    embeddings[frame, 0] = value
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(EmbedderUnavailable, match="not finite"),
+    ):
+        judge_of(text).judge(embeddings, [0, 1])
+
+
+def test_templates_are_averaged_and_normalized() -> None:
+    """A prompt points where the mean over the templates does, each prompt for itself."""
+    vectors = {
+        "x fire": [1.0, 0.0, 0.0],
+        "y fire": [0.0, 1.0, 0.0],
+        "x water": [0.0, 0.0, 1.0],
+        "y water": [0.0, 0.6, 0.8],
+    }
+    policy = parse_policy(
+        """
+        name = "templates"
+        score = "cosine"
+        templates = ["x {}", "y {}"]
+        concepts.fire = { threshold = 0.9, prompts = ["fire"] }
+        concepts.either = { threshold = 0.9, prompts = ["fire", "water"] }
+        rules = [{ name = "fire", action = "block", all = ["fire"] }]
+        """,
+        where="test",
+    )
+
+    def embed(texts: Sequence[str]) -> Float32Array:
+        return np.array([vectors.get(text, [1.0, 0.0, 0.0]) for text in texts], np.float32)
+
+    judge = Judge(policy, embed, logit_scale=10, logit_bias=None)
+    half = math.sqrt(0.5)
+    for embedding, fire, either in [
+        ([half, half, 0.0], 1.0, 1.0),
+        ([1.0, 0.0, 0.0], half, half),
+        ([0.0, 0.0, 1.0], 0.0, 1.8 / math.sqrt(0.36 + 1.8 * 1.8)),
+    ]:
+        scores = judge.judge(np.array([embedding], np.float32), [0]).scores
+        assert [score.score for score in scores] == pytest.approx([fire, either], abs=1e-6)
+
+
+def test_every_text_of_the_policy_is_put_into_every_template() -> None:
+    """Concepts, controls and neutral prompts alike."""
+    asked: list[str] = []
+
+    def embed(texts: Sequence[str]) -> Float32Array:
+        asked.extend(texts)
+        return np.ones((len(texts), 2), np.float32)
+
+    templated = CONTRAST.replace("neutral", 'templates = ["{}", "a {} b"]\nneutral')
+    policy = parse_policy(templated, where="test")
+    judge = Judge(policy, embed, logit_scale=10, logit_bias=None)
+    texts = [prompt for prompt in PROMPTS if prompt not in {"nude", "sex", "pregnant"}]
+    assert sorted(asked) == sorted([*texts, *(f"a {text} b" for text in texts)])
+    assert judge.version == policy.version
+
+
+# In steps far above what 32 bit floats round to.
+score = st.integers(0, 500).map(lambda thousandths: thousandths / 1000)
+makers: list[Callable[[], Judge]] = [
+    lambda: judge_of(COSINE),
+    lambda: judge_of(CONTRAST, logit_scale=30),
+    lambda: judge_of(CONTRAST, logit_scale=30, logit_bias=-5),
+]
+
+
+@pytest.mark.parametrize("make", makers)
+@settings(deadline=None)
+@given(low=score, high=score, other=score, nude=score)
+def test_a_higher_score_is_never_judged_milder(
+    make: Callable[[], Judge], low: float, high: float, other: float, nude: float
+) -> None:
+    """Of two pictures alike but for one prompt, the one that shows more of it."""
+    low, high = sorted((low, high))
+    judge = make()
+    mild, severe = (
+        judged(judge, {"child": child, "baby": other, "nude": nude}) for child in (low, high)
+    )
+    assert mild.action.severity <= severe.action.severity
+    assert mild.scores[0].weight <= severe.scores[0].weight
+
+
+@pytest.mark.parametrize("model", ["ViT-L-14/openai/fp16", "other/weights/fp32"])
+def test_default_policies_judge(model: str) -> None:
+    """What is like none of their texts is allowed, what is like all of them is blocked."""
+    policy: Policy = default_policy(model)
+    controls = {text for control in policy.controls for text in control.prompts}
+    ignored = {
+        template.replace("{}", text)
+        for text in [*controls, *policy.neutral]
+        for template in policy.templates
+    }
+
+    def embed(texts: Sequence[str]) -> Float32Array:
+        return np.array([[text not in ignored, text in ignored] for text in texts], np.float32)
+
+    judge = Judge(policy, embed, logit_scale=100, logit_bias=None)
+    like_none, like_all = np.array([[0, 1], [1, 0]], np.float32)
+    assert judge.judge(like_none[None], [0]).action is Action.ALLOW
+    blocked = judge.judge(like_all[None], [0])
+    assert blocked.action is Action.BLOCK
+    assert blocked.reasons[0].rule == "apparent-minor-in-sexual-context"

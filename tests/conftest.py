@@ -1,13 +1,19 @@
 """What every test runs under, and the servers that most of the proxy's tests talk to."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from tests.fakes import FakeServer, Running, running_proxy
+
+# No test is about time: a slow machine must not fail one.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +68,20 @@ async def proxy(pictrs: FakeServer, origin: FakeServer) -> AsyncIterator[Running
     """The proxy in front of `pictrs`, which may fetch from `origin`."""
     async with running_proxy(pictrs.url, origin_port=origin.port) as running:
         yield running
+
+
+@pytest.fixture
+def spooled() -> Callable[[], set[str]]:
+    """Asked, names the nameless files that this process opened since the test began."""
+
+    def nameless() -> set[str]:
+        names = set()
+        for descriptor in Path("/proc/self/fd").iterdir():
+            try:
+                names.add(str(descriptor.readlink()))
+            except OSError:
+                continue  # the descriptor of this very listing
+        return {name for name in names if name.endswith("(deleted)")}
+
+    before = nameless()
+    return lambda: nameless() - before

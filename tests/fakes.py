@@ -1,4 +1,4 @@
-"""Stand-ins at the package's seams: a model, a server that pict-rs or an origin can be, a policy."""
+"""Stand-ins at the package's seams: a model, a server for pict-rs or an origin, a policy."""
 
 import asyncio
 import email
@@ -127,7 +127,7 @@ def model_of(
 
 async def until(condition: Callable[[], bool]) -> None:
     """Returns when `condition` holds; the test's own timeout ends a wait in vain."""
-    while not condition():
+    while not condition():  # noqa: ASYNC110 -- what is waited for is set by threads and sockets
         await asyncio.sleep(0.005)
 
 
@@ -214,7 +214,9 @@ class FakeServer:
     async def as_pictrs(request: web.BaseRequest, received: Received) -> web.StreamResponse:
         """As much of pict-rs as the unit tests need."""
         if received.target.startswith("/image?") or received.target == "/image":
-            files = [{"file": f"{n}.png", "delete_token": "t"} for n, _ in enumerate(received.parts)]
+            files = [
+                {"file": f"{n}.png", "delete_token": "t"} for n, _ in enumerate(received.parts)
+            ]
             return web.json_response({"msg": "ok", "files": files}, status=201)
         return web.Response(text="pict-rs")
 
@@ -233,14 +235,15 @@ class Running:
 
 @asynccontextmanager
 async def running_proxy(
-    upstream: str,
+    pictrs_url: str,
+    /,
     *,
     embedder: FakeEmbedder | None = None,
     policy: Policy | None = None,
     origin_port: int | None = None,
     **sections: dict[str, Any],
 ) -> AsyncIterator[Running]:
-    """The public listener in front of `upstream`; `sections` are settings."""
+    """The public listener in front of this pict-rs; `sections` are settings."""
     fetch = {"allow_networks": ["127.0.0.0/8"], "allow_ports": [origin_port or 80]}
     settings = Settings.model_validate({"fetch": fetch, **sections})
     metrics, embedder = Metrics(), embedder or FakeEmbedder()
@@ -250,7 +253,9 @@ async def running_proxy(
         embedder, metrics, policy=policy, batch_limit=settings.model.batch_limit
     )
     read_seconds = settings.upstream.read_seconds
-    pictrs = Pictrs(UpstreamSettings.model_validate({"url": upstream, "read_seconds": read_seconds}))
+    pictrs = Pictrs(
+        UpstreamSettings.model_validate({"url": pictrs_url, "read_seconds": read_seconds})
+    )
     fetcher = Fetcher(
         FetchSettings.model_validate(settings.fetch), max_file_bytes=settings.limits.max_file_bytes
     )
@@ -276,7 +281,7 @@ BOUNDARY = "a-boundary"
 
 
 def multipart(*files: bytes, head: str | None = None) -> bytes:
-    """A multipart body of `files`, with BOUNDARY; `head`: the part headers instead of usual ones."""
+    """A multipart body of `files`, with BOUNDARY; `head`: other part headers than usual."""
     head = head or 'Content-Disposition: form-data; name="images[]"; filename="x.png"'
     start = f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode()
     return b"".join(start + file + b"\r\n" for file in files) + f"--{BOUNDARY}--\r\n".encode()

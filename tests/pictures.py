@@ -1,8 +1,7 @@
-"""Sample pictures, made when asked for, and what a file descriptor table says of spooled ones."""
+"""Sample pictures, made when asked for."""
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -31,14 +30,3 @@ def animation(colors: Sequence[Color], kind: str = "GIF", **options: Any) -> byt
     """An animation with one frame of each color."""
     first, *rest = (Image.new("RGB", (16, 16), color) for color in colors)
     return encoded(first, kind, save_all=True, append_images=rest, duration=100, **options)
-
-
-def unnamed_files() -> list[str]:
-    """Files that this process holds open and that have no name any more: what is spooled."""
-    names = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        try:
-            names.append(str(descriptor.readlink()))
-        except OSError:
-            continue  # the descriptor of this very listing
-    return [name for name in names if name.endswith("(deleted)")]

@@ -18,7 +18,7 @@
     [[rules]]
     name = "fire-and-water"
     action = "block"
-    all = ["fire", { concept = "water", weight = 2 }]
+    all = ["water", { concept = "fire", weight = 2 }]
 
 A prompt is found in a frame when its score reaches `threshold`, and then weighs 1; from `critical`
 on it weighs `critical_weight`. A concept's weight is the sum over its prompts. A rule holds when
@@ -73,6 +73,12 @@ class Concept(_Table):
                     f"prompt {prompt.text!r}: critical {critical} is below threshold {threshold}"
                 )
         return self
+
+    @property
+    def most_weight(self) -> int:
+        """The weight when every prompt is found as strongly as can be."""
+        criticals = [self.bounds(prompt)[1] for prompt in self.prompts]
+        return sum(1 if critical is None else CRITICAL_WEIGHT for critical in criticals)
 
     def bounds(self, prompt: Prompt) -> tuple[float, float | None]:
         """Threshold and critical threshold of one of its prompts."""
@@ -140,6 +146,14 @@ class Policy(_Table):
             if name not in self.concepts:
                 known = ", ".join(sorted(self.concepts))
                 raise ValueError(f"{where} names the concept {name!r}; there are: {known}")
+        for rule in self.rules:
+            for condition in [*rule.all, *rule.any]:
+                most = self.concepts[condition.concept].most_weight
+                if condition.weight > most:
+                    raise ValueError(
+                        f"rule {rule.name!r} wants {condition.concept!r} with weight "
+                        f"{condition.weight}, which its prompts reach never: {most} at most"
+                    )
         for template in self.templates:
             if "{}" not in template:
                 raise ValueError(f"template {template!r} has no {{}} for the prompt to go to")

@@ -16,7 +16,7 @@ from safety_proxy.verdict import Action
 
 # Each of these texts is an axis of its own, so that a cosine is what a test says it is. The empty
 # text is all that no prompt names.
-PROMPTS = ("child", "baby", "nude", "sex", "pregnant", "drawn", "photo", "thing")
+PROMPTS = ("flame", "ember", "wave", "drop", "sunset", "drawing", "photo", "thing")
 TEXTS = (*PROMPTS, "")
 
 
@@ -50,34 +50,34 @@ COSINE = """
 name = "cosine"
 score = "cosine"
 
-[concepts.minor]
+[concepts.fire]
 threshold = 0.2
 critical = 0.24
-prompts = ["child", { text = "baby", threshold = 0.21, critical = 0.25 }]
+prompts = ["flame", { text = "ember", threshold = 0.21, critical = 0.25 }]
 
-[concepts.sexual]
+[concepts.water]
 threshold = 0.22
-prompts = ["nude", { text = "sex", threshold = 0.3 }]
+prompts = ["wave", { text = "drop", threshold = 0.3 }]
 
 [[controls]]
-prompts = ["pregnant"]
+prompts = ["sunset"]
 threshold = 0.25
-shifts = { minor = -0.03 }
+shifts = { fire = -0.03 }
 
 [[controls]]
-prompts = ["drawn"]
+prompts = ["drawing"]
 threshold = 0.25
-shifts = { minor = -0.02, sexual = 0.01 }
+shifts = { fire = -0.02, water = 0.01 }
 
 [[rules]]
 name = "flagged"
 action = "flag"
-all = ["sexual"]
+all = ["water"]
 
 [[rules]]
 name = "blocked"
 action = "block"
-all = [{ concept = "minor", weight = 3 }, "sexual"]
+all = [{ concept = "fire", weight = 3 }, "water"]
 """
 
 
@@ -85,79 +85,79 @@ all = [{ concept = "minor", weight = 3 }, "sexual"]
     ("cosines", "weight"),
     [
         ({}, 0),
-        ({"child": 0.199}, 0),
-        ({"child": 0.2}, 1),
-        ({"child": 0.2399}, 1),
-        ({"child": 0.24}, 3),
-        ({"child": 0.9}, 3),
-        ({"baby": 0.205}, 0),
-        ({"baby": 0.21}, 1),
-        ({"baby": 0.245}, 1),
-        ({"baby": 0.25}, 3),
-        ({"child": 0.2, "baby": 0.21}, 2),
-        ({"child": 0.24, "baby": 0.21}, 4),
-        ({"child": 0.24, "baby": 0.25}, 6),
-        ({"child": -0.9}, 0),
+        ({"flame": 0.199}, 0),
+        ({"flame": 0.2}, 1),
+        ({"flame": 0.2399}, 1),
+        ({"flame": 0.24}, 3),
+        ({"flame": 0.9}, 3),
+        ({"ember": 0.205}, 0),
+        ({"ember": 0.21}, 1),
+        ({"ember": 0.245}, 1),
+        ({"ember": 0.25}, 3),
+        ({"flame": 0.2, "ember": 0.21}, 2),
+        ({"flame": 0.24, "ember": 0.21}, 4),
+        ({"flame": 0.24, "ember": 0.25}, 6),
+        ({"flame": -0.9}, 0),
     ],
 )
 def test_prompts_weigh_one_when_found_and_three_when_critical(
     cosines: dict[str, float], weight: int
 ) -> None:
     """Each at its own bounds, reached or passed; a concept's weight is the sum."""
-    minor, sexual = judged(judge_of(COSINE), cosines).scores
-    assert (minor.concept, minor.weight) == ("minor", weight)
-    assert (sexual.concept, sexual.weight) == ("sexual", 0)
+    fire, water = judged(judge_of(COSINE), cosines).scores
+    assert (fire.concept, fire.weight) == ("fire", weight)
+    assert (water.concept, water.weight) == ("water", 0)
 
 
 @pytest.mark.parametrize(
     ("cosines", "action"),
     [
         ({}, Action.ALLOW),
-        ({"child": 0.9}, Action.ALLOW),
-        ({"nude": 0.22}, Action.FLAG),
-        ({"sex": 0.22}, Action.ALLOW),
-        ({"child": 0.2, "baby": 0.21, "nude": 0.3}, Action.FLAG),  # weighs 2 of 3
-        ({"child": 0.24, "nude": 0.3}, Action.BLOCK),
-        ({"child": 0.24, "nude": 0.21}, Action.ALLOW),
-        ({"child": 0.24, "sex": 0.3}, Action.BLOCK),
+        ({"flame": 0.9}, Action.ALLOW),
+        ({"wave": 0.22}, Action.FLAG),
+        ({"drop": 0.22}, Action.ALLOW),
+        ({"flame": 0.2, "ember": 0.21, "wave": 0.3}, Action.FLAG),  # weighs 2 of 3
+        ({"flame": 0.24, "wave": 0.3}, Action.BLOCK),
+        ({"flame": 0.24, "wave": 0.21}, Action.ALLOW),
+        ({"flame": 0.24, "drop": 0.3}, Action.BLOCK),
     ],
 )
 def test_a_rule_holds_from_the_weights_it_names(cosines: dict[str, float], action: Action) -> None:
-    """Apparent age must weigh three here, and alone it is nothing."""
+    """Fire must weigh three here, and alone it is nothing."""
     assert judged(judge_of(COSINE), cosines).action is action
 
 
 def test_concepts_found_in_different_frames_do_not_join() -> None:
     """A rule holds in one frame or not at all."""
     judge = judge_of(COSINE)
-    assert judged(judge, {"child": 0.5}, {"nude": 0.5}).action is Action.FLAG
-    assert judged(judge, {"child": 0.5}, {"child": 0.5, "nude": 0.5}).action is Action.BLOCK
+    assert judged(judge, {"flame": 0.5}, {"wave": 0.5}).action is Action.FLAG
+    assert judged(judge, {"flame": 0.5}, {"flame": 0.5, "wave": 0.5}).action is Action.BLOCK
 
 
 @pytest.mark.parametrize(
-    ("cosines", "minor", "sexual"),
+    ("cosines", "fire", "water"),
     [
-        ({"child": 0.25, "nude": 0.3}, 0.25, 0.3),
-        ({"child": 0.25, "nude": 0.3, "pregnant": 0.249}, 0.25, 0.3),
-        ({"child": 0.25, "nude": 0.3, "pregnant": 0.25}, 0.22, 0.3),
-        ({"child": 0.25, "nude": 0.3, "drawn": 0.5}, 0.23, 0.31),
-        ({"child": 0.25, "nude": 0.3, "pregnant": 0.5, "drawn": 0.5}, 0.2, 0.31),
+        ({"flame": 0.25, "wave": 0.3}, 0.25, 0.3),
+        ({"flame": 0.25, "wave": 0.3, "sunset": 0.249}, 0.25, 0.3),
+        ({"flame": 0.25, "wave": 0.3, "sunset": 0.25}, 0.22, 0.3),
+        ({"flame": 0.25, "wave": 0.3, "drawing": 0.5}, 0.23, 0.31),
+        ({"flame": 0.25, "wave": 0.3, "sunset": 0.5, "drawing": 0.5}, 0.2, 0.31),
     ],
 )
 def test_controls_shift_scores_only_where_they_are_found(
-    cosines: dict[str, float], minor: float, sexual: float
+    cosines: dict[str, float], fire: float, water: float
 ) -> None:
     """Each shifts the concepts it names, and several add up."""
     scores = judged(judge_of(COSINE), cosines).scores
-    assert [score.score for score in scores] == pytest.approx([minor, sexual], abs=1e-6)
+    assert [score.score for score in scores] == pytest.approx([fire, water], abs=1e-6)
 
 
 def test_a_control_corrects_its_own_frame_alone() -> None:
-    """A pregnant woman in one frame excuses nothing in another."""
-    strong = {"child": 0.25, "nude": 0.3}
+    """A sunset woman in one frame excuses nothing in another."""
+    strong = {"flame": 0.25, "wave": 0.3}
     judge = judge_of(COSINE)
-    assert judged(judge, {**strong, "pregnant": 0.3}).action is Action.FLAG
-    judgment = judged(judge, {**strong, "pregnant": 0.3}, strong)
+    assert judged(judge, {**strong, "sunset": 0.3}).action is Action.FLAG
+    judgment = judged(judge, {**strong, "sunset": 0.3}, strong)
     assert judgment.action is Action.BLOCK
     assert [(reason.rule, reason.frame) for reason in judgment.reasons] == [
         ("flagged", 0),
@@ -170,30 +170,30 @@ name = "contrast"
 score = "contrast"
 neutral = ["photo", "thing"]
 
-[concepts.minor]
+[concepts.fire]
 threshold = 0.5
-prompts = ["child", "baby"]
+prompts = ["flame", "ember"]
 
 [[controls]]
-prompts = ["drawn"]
+prompts = ["drawing"]
 threshold = 0.5
-shifts = { minor = -0.25 }
+shifts = { fire = -0.25 }
 
 [[rules]]
-name = "minor"
+name = "fire"
 action = "block"
-all = ["minor"]
+all = ["fire"]
 """
 
 
 @pytest.mark.parametrize(
     ("cosines", "probability"),
     [
-        ({"child": 0.3, "photo": 0.2, "thing": 0.1}, 0.6652409558),  # e3 / (e3 + e2 + e1)
-        ({"child": 0.3, "baby": 0.2, "photo": 0.2, "thing": 0.1}, 0.6652409558),  # not each other
-        ({"child": 0.2, "photo": 0.2, "thing": 0.2}, 1 / 3),
+        ({"flame": 0.3, "photo": 0.2, "thing": 0.1}, 0.6652409558),  # e3 / (e3 + e2 + e1)
+        ({"flame": 0.3, "ember": 0.2, "photo": 0.2, "thing": 0.1}, 0.6652409558),  # not each other
+        ({"flame": 0.2, "photo": 0.2, "thing": 0.2}, 1 / 3),
         ({"photo": 0.3, "thing": 0.3}, 0.0242889198),  # e0 / (e0 + 2 e3)
-        ({"child": -0.5, "baby": 0.1, "photo": 0.1}, 0.4223187982),  # e1 / (e1 + e1 + e0)
+        ({"flame": -0.5, "ember": 0.1, "photo": 0.1}, 0.4223187982),  # e1 / (e1 + e1 + e0)
     ],
 )
 def test_contrast_is_the_probability_beside_all_neutral_prompts(
@@ -219,14 +219,14 @@ def test_a_model_with_a_bias_lets_each_prompt_stand_for_itself(
     """A sigmoid, whatever the neutral prompts score."""
     judge = judge_of(CONTRAST, logit_scale=10, logit_bias=-2)
     for neutral in (0.0, 0.9):
-        judgment = judged(judge, {"child": cosine, "baby": -0.2, "photo": neutral})
+        judgment = judged(judge, {"flame": cosine, "ember": -0.2, "photo": neutral})
         assert judgment.scores[0].score == pytest.approx(probability, abs=1e-5)
 
 
 def test_a_bias_of_zero_is_a_bias() -> None:
     """It tells how the model was trained, not only what to add."""
     judgment = judged(
-        judge_of(CONTRAST, logit_scale=10, logit_bias=0.0), {"drawn": -0.1, "photo": 0.9}
+        judge_of(CONTRAST, logit_scale=10, logit_bias=0.0), {"drawing": -0.1, "photo": 0.9}
     )
     assert judgment.scores[0].score == pytest.approx(0.5)
 
@@ -234,9 +234,9 @@ def test_a_bias_of_zero_is_a_bias() -> None:
 def test_controls_shift_probabilities_too() -> None:
     """Where the control itself is as probable as its threshold says."""
     judge = judge_of(CONTRAST, logit_scale=10)
-    cosines = {"child": 0.3, "photo": 0.2, "thing": 0.1}
-    assert judged(judge, {**cosines, "drawn": 0.1}).action is Action.BLOCK
-    shifted = judged(judge, {**cosines, "drawn": 0.3})
+    cosines = {"flame": 0.3, "photo": 0.2, "thing": 0.1}
+    assert judged(judge, {**cosines, "drawing": 0.1}).action is Action.BLOCK
+    shifted = judged(judge, {**cosines, "drawing": 0.3})
     assert shifted.scores[0].score == pytest.approx(0.4152409558, abs=1e-5)
     assert shifted.action is Action.ALLOW
 
@@ -245,7 +245,7 @@ def test_controls_shift_probabilities_too() -> None:
 def test_a_sharp_model_overflows_nowhere(bias: float | None) -> None:
     """Logits of hundreds still give probabilities between 0 and 1."""
     judge = judge_of(CONTRAST, logit_scale=500, logit_bias=bias)
-    for cosines, probability in [({"child": 1.0}, 1.0), ({"child": -0.7, "baby": -0.7}, 0.0)]:
+    for cosines, probability in [({"flame": 1.0}, 1.0), ({"flame": -0.7, "ember": -0.7}, 0.0)]:
         assert judged(judge, cosines).scores[0].score == pytest.approx(probability, abs=1e-5)
 
 
@@ -255,13 +255,14 @@ score = "cosine"
 
 [concepts.a]
 threshold = 0.4
-prompts = ["child"]
+critical = 0.9
+prompts = ["flame"]
 [concepts.b]
 threshold = 0.4
-prompts = ["baby"]
+prompts = ["ember"]
 [concepts.c]
 threshold = 0.4
-prompts = ["nude"]
+prompts = ["wave"]
 
 [[rules]]
 name = "rule"
@@ -285,7 +286,7 @@ def test_a_rule_needs_every_entry_of_all_and_one_of_any(
 ) -> None:
     """Over all subsets of three concepts."""
     judge = judge_of(RULES + conditions)
-    prompts = {"a": "child", "b": "baby", "c": "nude"}
+    prompts = {"a": "flame", "b": "ember", "c": "wave"}
     held = [
         found
         for found in ("", "a", "b", "c", "ab", "ac", "bc", "abc")
@@ -312,45 +313,45 @@ def test_the_most_severe_action_of_all_rules_that_hold_wins(
         f'[[rules]]\nname = "rule {n}"\naction = "{action}"\nall = ["a"]\n'
         for n, action in enumerate(actions)
     ]
-    judgment = judged(judge_of(start + "".join(rules)), {"child": 0.5})
+    judgment = judged(judge_of(start + "".join(rules)), {"flame": 0.5})
     assert judgment.action is expected
     assert [reason.rule for reason in judgment.reasons] == ["rule 0", "rule 1", "rule 2"]
 
 
 def test_a_reason_names_rule_concepts_and_the_frame_of_the_file() -> None:
     """Of an animation looked at in parts, the first frame where the rule held."""
-    strong = {"child": 0.3, "nude": 0.4}
-    judgment = judge_of(COSINE).judge(picture({}, {"nude": 0.25}, strong, strong), [0, 13, 26, 40])
+    strong = {"flame": 0.3, "wave": 0.4}
+    judgment = judge_of(COSINE).judge(picture({}, {"wave": 0.25}, strong, strong), [0, 13, 26, 40])
     flagged, blocked = judgment.reasons
     assert (flagged.rule, flagged.frame) == ("flagged", 13)
     assert (blocked.rule, blocked.frame) == ("blocked", 26)
-    assert [(c.concept, c.weight) for c in blocked.concepts] == [("minor", 3), ("sexual", 1)]
+    assert [(c.concept, c.weight) for c in blocked.concepts] == [("fire", 3), ("water", 1)]
     found = [(c.score, c.threshold) for c in blocked.concepts]
     assert np.array(found) == pytest.approx(np.array([(0.3, 0.2), (0.4, 0.22)]), abs=1e-6)
 
 
 def test_a_reason_leaves_out_what_was_not_found() -> None:
     """Of `any`, only the concepts that made it hold."""
-    (reason,) = judged(judge_of(RULES + 'any = ["a", "b", "c"]'), {"baby": 0.5}).reasons
+    (reason,) = judged(judge_of(RULES + 'any = ["a", "b", "c"]'), {"ember": 0.5}).reasons
     assert [concept.concept for concept in reason.concepts] == ["b"]
 
 
 def test_scores_are_the_highest_over_all_frames() -> None:
     """For each concept by itself, of the prompt that stands highest over its threshold."""
     judge = judge_of(COSINE)
-    frames = [{"child": 0.1, "sex": 0.25}, {"child": 0.15, "nude": 0.19}, {"child": 0.12}]
-    minor, sexual = judged(judge, *frames).scores
-    assert (minor.score, minor.threshold) == pytest.approx((0.15, 0.2), abs=1e-6)
+    frames = [{"flame": 0.1, "drop": 0.25}, {"flame": 0.15, "wave": 0.19}, {"flame": 0.12}]
+    fire, water = judged(judge, *frames).scores
+    assert (fire.score, fire.threshold) == pytest.approx((0.15, 0.2), abs=1e-6)
     # 0.03 below its threshold is nearer than 0.05, though the cosine is lower
-    assert (sexual.score, sexual.threshold) == pytest.approx((0.19, 0.22), abs=1e-6)
+    assert (water.score, water.threshold) == pytest.approx((0.19, 0.22), abs=1e-6)
 
 
 def test_nothing_found_gives_scores_but_no_reasons() -> None:
     """A plain allow can still be calibrated by."""
-    judgment = judged(judge_of(COSINE), {"child": 0.1})
+    judgment = judged(judge_of(COSINE), {"flame": 0.1})
     assert judgment.action is Action.ALLOW
     assert judgment.reasons == ()
-    assert [score.concept for score in judgment.scores] == ["minor", "sexual"]
+    assert [score.concept for score in judgment.scores] == ["fire", "water"]
 
 
 @pytest.mark.parametrize("text", [COSINE, CONTRAST])
@@ -360,7 +361,7 @@ def test_scores_that_are_no_numbers_are_a_failure_and_no_allow(
     text: str, value: float, frame: int
 ) -> None:
     """NaN is below every threshold; in any frame it means that the model is broken."""
-    embeddings = picture({"child": 0.1}, {"child": 0.1})
+    embeddings = picture({"flame": 0.1}, {"flame": 0.1})
     embeddings[frame, 0] = value
     with (
         np.errstate(invalid="ignore"),
@@ -414,7 +415,7 @@ def test_every_text_of_the_policy_is_put_into_every_template() -> None:
     templated = CONTRAST.replace("neutral", 'templates = ["{}", "a {} b"]\nneutral')
     policy = parse_policy(templated, where="test")
     judge = Judge(policy, embed, logit_scale=10, logit_bias=None)
-    texts = [prompt for prompt in PROMPTS if prompt not in {"nude", "sex", "pregnant"}]
+    texts = [prompt for prompt in PROMPTS if prompt not in {"wave", "drop", "sunset"}]
     assert sorted(asked) == sorted([*texts, *(f"a {text} b" for text in texts)])
     assert judge.version == policy.version
 
@@ -430,15 +431,15 @@ makers: list[Callable[[], Judge]] = [
 
 @pytest.mark.parametrize("make", makers)
 @settings(deadline=None)
-@given(low=score, high=score, other=score, nude=score)
+@given(low=score, high=score, other=score, wave=score)
 def test_a_higher_score_is_never_judged_milder(
-    make: Callable[[], Judge], low: float, high: float, other: float, nude: float
+    make: Callable[[], Judge], low: float, high: float, other: float, wave: float
 ) -> None:
     """Of two pictures alike but for one prompt, the one that shows more of it."""
     low, high = sorted((low, high))
     judge = make()
     mild, severe = (
-        judged(judge, {"child": child, "baby": other, "nude": nude}) for child in (low, high)
+        judged(judge, {"flame": flame, "ember": other, "wave": wave}) for flame in (low, high)
     )
     assert mild.action.severity <= severe.action.severity
     assert mild.scores[0].weight <= severe.scores[0].weight
@@ -463,4 +464,4 @@ def test_default_policies_judge(model: str) -> None:
     assert judge.judge(like_none[None], [0]).action is Action.ALLOW
     blocked = judge.judge(like_all[None], [0])
     assert blocked.action is Action.BLOCK
-    assert blocked.reasons[0].rule == "apparent-minor-in-sexual-context"
+    assert blocked.reasons[0].rule == policy.rules[0].name

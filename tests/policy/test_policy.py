@@ -31,7 +31,7 @@ shifts = { fire = -0.1 }
 [[rules]]
 name = "both"
 action = "block"
-all = ["fire", { concept = "water", weight = 2 }]
+all = ["water", { concept = "fire", weight = 2 }]
 
 [[rules]]
 name = "either"
@@ -61,7 +61,7 @@ def test_a_good_policy_says_what_it_means() -> None:
     water = policy.concepts["water"]
     assert [water.bounds(prompt) for prompt in water.prompts] == [(0.7, None)]
     both, either = policy.rules
-    assert [(c.concept, c.weight) for c in both.all] == [("fire", 1), ("water", 2)]
+    assert [(c.concept, c.weight) for c in both.all] == [("water", 1), ("fire", 2)]
     assert [c.concept for c in either.any] == ["fire", "water"]
     assert (both.action, either.action) == (Action.BLOCK, Action.FLAG)
     assert policy.unreadable is Action.FLAG
@@ -116,7 +116,7 @@ def test_left_out_keys_have_careful_defaults() -> None:
             id="empty prompt",
         ),
         pytest.param(
-            changed('all = ["fire", {', 'all = ["fog", {'),
+            changed('all = ["water", {', 'all = ["fog", {'),
             ["rule 'both'", "'fog'", "there are: fire, water"],
             id="unknown concept in all",
         ),
@@ -164,6 +164,11 @@ def test_left_out_keys_have_careful_defaults() -> None:
             changed('any = ["fire", "water"]\n', ""),
             ["rules.1", "'either'", "neither `all` nor `any`"],
             id="rule without conditions",
+        ),
+        pytest.param(
+            changed('any = ["fire", "water"]', 'any = [{ concept = "water", weight = 9 }]'),
+            ["rule 'either'", "'water'", "weight 9"],
+            id="weight that can never be reached",
         ),
         pytest.param(
             changed('name = "either"', 'name = "both"'),
@@ -331,7 +336,7 @@ def test_version_changes_with_the_meaning(old: str, new: str) -> None:
         ("\n[concepts.fire]", "\n\n# a comment\n[concepts.fire]"),
         ("threshold = 0.5\ncritical = 0.8", "critical = 0.8\nthreshold = 0.5"),
         ('"fire", { text', '{ text = "fire" }, { text'),
-        ('all = ["fire",', "all = [{ concept = 'fire', weight = 1 },"),
+        ('all = ["water",', "all = [{ concept = 'water', weight = 1 },"),
     ],
 )
 def test_version_stays_with_layout_and_comments(old: str, new: str) -> None:

@@ -1,0 +1,105 @@
+"""Tests of safety_proxy/media/spool.py: bytes on disk and their digest."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety_proxy.errors import BodyTooLarge
+from safety_proxy.media.spool import BLOCK_BYTES, Media, Spool
+
+
+async def spool_of(*chunks: bytes, limit_bytes: int = 10 * BLOCK_BYTES) -> Media:
+    """The media that these chunks make."""
+    spool = Spool(limit_bytes=limit_bytes)
+    try:
+        for chunk in chunks:
+            await spool.write(chunk)
+        return await spool.finish()
+    except BaseException:
+        spool.close()
+        raise
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8))
+async def test_chunks_of_any_size_make_the_same_media(chunks: list[bytes]) -> None:
+    """Bytes, size and digest are those of the whole."""
+    whole = b"".join(chunks)
+    with await spool_of(*chunks) as media:
+        assert b"".join([block async for block in media.blocks()]) == whole
+        assert media.sha256 == hashlib.sha256(whole).hexdigest()
+        assert media.size_bytes == len(whole)
+
+
+async def test_large_media_comes_in_bounded_blocks() -> None:
+    """Written in odd chunks over several blocks, read in blocks, again and again."""
+    whole = bytes(range(251)) * 12_000
+    with await spool_of(*(whole[n : n + 70_001] for n in range(0, len(whole), 70_001))) as media:
+        for _ in range(2):
+            blocks = [block async for block in media.blocks()]
+            assert b"".join(blocks) == whole
+            assert max(map(len, blocks)) == BLOCK_BYTES
+        assert media.sha256 == hashlib.sha256(whole).hexdigest()
+
+
+async def test_what_waits_in_memory_is_bounded() -> None:
+    """After each block it is on the disk."""
+    spool = Spool(limit_bytes=10 * BLOCK_BYTES)
+    for _ in range(50):
+        await spool.write(bytes(100_000))
+        assert spool._waiting_bytes < BLOCK_BYTES
+        assert sum(map(len, spool._waiting)) == spool._waiting_bytes
+    spool.close()
+
+
+async def test_limit_itself_passes_and_a_byte_more_does_not() -> None:
+    """As soon as it is written, with a message in MiB."""
+    (await spool_of(b"12", b"34", limit_bytes=4)).close()
+    with pytest.raises(BodyTooLarge, match="over the limit of 2 MiB"):
+        await spool_of(bytes(2 * 1024**2), b"x", limit_bytes=2 * 1024**2)
+
+
+async def test_closed_spool_frees_its_file(spooled: Callable[[], set[str]]) -> None:
+    """And it never had a name."""
+    spool = Spool(limit_bytes=10)
+    assert len(spooled()) == 1
+    spool.close()
+    assert not spooled()
+
+
+async def test_map_outlives_the_media(spooled: Callable[[], set[str]]) -> None:
+    """It has a handle of its own; with both gone the file is freed."""
+    media = await spool_of(b"bytes")
+    view = media.map()
+    media.close()
+    assert view[:] == b"bytes"
+    with pytest.raises(TypeError):
+        view[0] = 1
+    view.close()
+    assert not spooled()
+
+
+async def test_empty_media_has_no_map() -> None:
+    """The system maps no empty file."""
+    with await spool_of() as media:
+        assert media.size_bytes == 0
+        with pytest.raises(ValueError, match="empty"):
+            media.map()
+
+
+def test_media_of_a_file_on_disk(tmp_path: Path) -> None:
+    """Digest, size and bytes are the file's."""
+    file = tmp_path / "a"
+    file.write_bytes(b"content")
+    with Media.from_path(file) as media:
+        assert media.sha256 == hashlib.sha256(b"content").hexdigest()
+        assert media.size_bytes == 7
+
+        async def read() -> bytes:
+            return b"".join([block async for block in media.blocks()])
+
+        assert asyncio.run(read()) == b"content"

@@ -1,0 +1,351 @@
+"""Tests of safety_proxy/proxy/routes.py: what is decided on every route and every trap."""
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety_proxy.errors import MalformedRequest, NotOffered, SafetyProxyError, UnknownRoute
+from safety_proxy.proxy import routes
+from safety_proxy.proxy.routes import Kind, download_query, parse_query, resolve, upload_query
+
+KNOWN = [
+    ("GET", "/healthz"),
+    ("GET", "/image/backgrounded/claim"),
+    ("GET", "/image/delete/token/a.png"),
+    ("DELETE", "/image/delete/token/a.png"),
+    ("GET", "/image/original/a.png"),
+    ("HEAD", "/image/original/a.png"),
+    ("GET", "/image/original"),
+    ("HEAD", "/image/original"),
+    ("GET", "/image/process.jpg"),
+    ("HEAD", "/image/process.jpg"),
+    ("GET", "/image/process_backgrounded.webp"),
+    ("GET", "/image/details/original"),
+    ("GET", "/image/details/original/a.png"),
+    ("GET", "/image/details/process.avif"),
+    ("GET", "/image/blurhash"),
+    ("GET", "/internal/hashes"),
+    ("POST", "/internal/purge"),
+    ("POST", "/internal/delete"),
+    ("GET", "/internal/aliases"),
+    ("GET", "/internal/identifier"),
+    ("POST", "/internal/set_not_found"),
+    ("POST", "/internal/prune_missing"),
+    ("DELETE", "/internal/variants"),
+    ("POST", "/internal/export"),
+    ("GET", "/internal/limits"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), KNOWN)
+def test_routes_that_store_nothing_pass(method: str, path: str) -> None:
+    """Path as it was, query byte for byte."""
+    query = "alias=a%2Fb+c%20%25&x=%ff&&=&y"
+    route = resolve(method, path, query)
+    assert (route.kind, route.method, route.target) == (Kind.PASS, method, f"{path}?{query}")
+
+
+def test_every_row_that_passes_is_in_the_list_above() -> None:
+    """A new row needs its test."""
+    passing = {
+        (method, row.path)
+        for row in routes._TABLE
+        if row.kind is Kind.PASS
+        for method in row.methods.split()
+    }
+    tested = {
+        (method, row.path)
+        for method, path in KNOWN
+        for row in routes._TABLE
+        if routes._fits(row, path.split("/")[1:])
+    }
+    assert passing == tested
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("POST", "/image", Kind.UPLOAD),
+        ("POST", "/%69mage", Kind.UPLOAD),
+        ("POST", "/%69%6D%61%67%65", Kind.UPLOAD),
+        ("GET", "/image/download", Kind.DOWNLOAD),
+        ("GET", "/image/downloa%64", Kind.DOWNLOAD),
+        ("GET", "/imag%65/%64ownload", Kind.DOWNLOAD),
+    ],
+)
+def test_storing_routes_are_known_in_every_spelling(method: str, path: str, kind: Kind) -> None:
+    """pict-rs decodes before it matches, and so do we; what is forwarded has one spelling."""
+    route = resolve(method, path, "")
+    assert route.kind is kind
+    assert route.path in {"/image", "/image/download"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/image/backgrounded"),
+        ("POST", "/image/background%65d"),
+        ("POST", "/internal/import"),
+        ("POST", "/internal/im%70ort"),
+    ],
+)
+def test_storing_routes_that_are_not_guarded_yet_are_closed(method: str, path: str) -> None:
+    """501, whatever the query."""
+    for query in ("", "resize=10", "proxy=x"):
+        with pytest.raises(NotOffered):
+            resolve(method, path, query)
+
+
+PROXY_KEYS = [
+    "proxy=http://x/",
+    "proxy=",
+    "proxy",
+    "alias=a&proxy=http://x/",
+    "proxy=http://x/&alias=a",
+    "src=a&proxy=http://x/",
+    "src=a&src=b&proxy=http://x/",
+    "alias=a&alias=b&proxy=http://x/",
+    "pro%78y=http://x/",
+    "%70%72%6F%78%79=http://x/",
+    "&&proxy=http://x/&&",
+    "x=%ff&proxy=http://x/",
+    "proxy=a&proxy=b",
+]
+
+
+@pytest.mark.parametrize("query", PROXY_KEYS)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/image/original"),
+        ("HEAD", "/image/original"),
+        ("GET", "/image/%6Friginal"),
+        ("GET", "/image/process.jpg"),
+        ("GET", "/image/process.xyz"),
+        ("GET", "/image/process%2Exyz"),
+        ("GET", "/image/process.a%2Fb"),
+        ("HEAD", "/image/process.jpg"),
+        ("GET", "/image/process_backgrounded.jpg"),
+        ("GET", "/image/details/original"),
+        ("GET", "/image/details/process.jpg"),
+        ("GET", "/image/blurhash"),
+        ("POST", "/internal/purge"),
+        ("POST", "/internal/delete"),
+        ("GET", "/internal/aliases"),
+        ("GET", "/internal/identifier"),
+    ],
+)
+def test_proxying_is_closed_in_every_spelling(method: str, path: str, query: str) -> None:
+    """pict-rs would fetch and store; with `proxy` in any form and company the answer is 501."""
+    with pytest.raises(NotOffered):
+        resolve(method, path, query)
+
+
+@pytest.mark.parametrize("query", ["PROXY=x", "x=1;proxy=y", "proxy%20=x", "proxy[]=x", "aproxy=x"])
+def test_keys_that_pictrs_does_not_read_as_proxy_pass(query: str) -> None:
+    """Other keys are pict-rs' business."""
+    assert resolve("GET", "/image/original", query).query == query
+
+
+@pytest.mark.parametrize(
+    "query", ["src=a&src=b", "alias=a&alias=b", "src=a&alias=b", "src=a&s%72c=b", "alias&alias"]
+)
+def test_more_than_one_source_is_refused(query: str) -> None:
+    """A doubled one makes pict-rs fall through to another kind of source."""
+    for path in ("/image/original", "/image/process.jpg", "/image/details/process.jpg"):
+        with pytest.raises(MalformedRequest) as caught:
+            resolve("GET", path, query)
+        assert caught.value.code == "invalid-query"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", ""),
+        ("GET", "/"),
+        ("GET", "*"),
+        ("GET", "/image"),
+        ("PUT", "/image"),
+        ("OPTIONS", "/image"),
+        ("post", "/image"),
+        ("POST", "/image/"),
+        ("POST", "//image"),
+        ("POST", "/IMAGE"),
+        ("POST", "/image;x"),
+        ("POST", "/./image"),
+        ("POST", "/x/../image"),
+        ("POST", "/image%2Fbackgrounded"),
+        ("POST", "/image/download"),
+        ("HEAD", "/image/download"),
+        ("GET", "/image%2Fdownload"),
+        ("GET", "/image/./download"),
+        ("GET", "/image/x/../download"),
+        ("GET", "/image//download"),
+        ("GET", "/image/delete/../download"),
+        ("GET", "/image/delete/%2e%2e/download"),
+        ("GET", "/image/delete/x/.."),
+        ("GET", "/image/original/.."),
+        ("GET", "/image/original/%2E%2E"),
+        ("GET", "/image/original/."),
+        ("GET", "/image/original;x"),
+        ("GET", "/image/original/"),
+        ("GET", "/image/original/a/b"),
+        ("GET", "/image/original%00"),
+        ("GET", "/image/process"),
+        ("GET", "/image/process."),
+        ("GET", "/image/processXjpg"),
+        ("POST", "/image/original"),
+        ("POST", "/healthz"),
+        ("HEAD", "/healthz"),
+        ("GET", "/internal/import"),
+        ("GET", "/internal/purge"),
+        ("POST", "/internal/hashes"),
+        ("GET", "/internal"),
+        ("GET", "/metrics"),
+        ("GET", "http://other/image/original"),
+        ("POST", "http://other/image"),
+        ("CONNECT", "other:443"),
+    ],
+)
+def test_everything_else_is_unknown(method: str, path: str) -> None:
+    """What is not in the table is never passed on."""
+    with pytest.raises(UnknownRoute):
+        resolve(method, path, "")
+
+
+@pytest.mark.parametrize(
+    ("raw", "written"),
+    [
+        ("a%2Fb", "a%2Fb"),
+        ("a b".replace(" ", "%20"), "a%20b"),
+        ("%C3%A9.png", "%C3%A9.png"),
+        ("é.png", "%C3%A9.png"),
+        ("%2561", "%2561"),
+        ("%61", "a"),
+        ("a;b=c", "a%3Bb%3Dc"),
+        ("a?b".replace("?", "%3F"), "a%3Fb"),
+        ("%23", "%23"),
+        ("..%2F..%2Fdownload", "..%2F..%2Fdownload"),
+    ],
+)
+def test_names_in_a_path_are_written_anew_and_stay_one_segment(raw: str, written: str) -> None:
+    """What a segment decodes to, and no more, arrives in one segment again."""
+    assert resolve("GET", f"/image/original/{raw}", "").path == f"/image/original/{written}"
+
+
+@pytest.mark.parametrize("raw", ["\udcff", "a#b=c"])
+def test_request_line_that_is_no_address_is_refused(raw: str) -> None:
+    """Bytes that are not UTF-8, and a fragment, which a server may read or drop."""
+    with pytest.raises(MalformedRequest):
+        resolve("GET", "/image/original", f"alias={raw}")
+
+
+def test_path_that_is_not_utf8_is_refused() -> None:
+    """Such bytes arrive as surrogates."""
+    with pytest.raises(MalformedRequest):
+        resolve("GET", "/image/original/\udcff", "")
+
+
+_RAW = st.text(
+    st.one_of(st.sampled_from("proxyPROXY%&=+;#78?/.\udcff"), st.characters(max_codepoint=255)),
+    max_size=30,
+)
+_PROXY_SPELLINGS = st.lists(st.sampled_from("proxy"), min_size=5, max_size=5).flatmap(
+    lambda _: st.tuples(
+        *(st.sampled_from([c, f"%{ord(c):02x}", f"%{ord(c):02X}"]) for c in "proxy")
+    )
+)
+_PROXYING = [row for row in routes._TABLE if row.proxies]
+
+
+@given(before=_RAW, key=_PROXY_SPELLINGS, after=_RAW, row=st.sampled_from(_PROXYING))
+def test_no_query_hides_a_proxy_key(
+    before: str, key: tuple[str, ...], after: str, row: routes._Row
+) -> None:
+    """Whatever stands around it, and however it is escaped, `proxy` is never passed on."""
+    path = "/" + row.path.replace("*", "jpg")
+    with pytest.raises(SafetyProxyError):
+        resolve(row.methods.split()[0], path, f"{before}&{''.join(key)}=x&{after}")
+
+
+@given(path=_RAW, query=_RAW)
+def test_nothing_unforeseen_is_raised_or_passed(path: str, query: str) -> None:
+    """Any request line ends in a row of the table or in an error of ours."""
+    try:
+        route = resolve("GET", f"/image/{path}", query)
+    except SafetyProxyError:
+        return
+    keys = [key for key, _ in parse_query(route.query)]
+    assert route.query == query
+    assert "proxy" not in keys or "/original/" in route.path or route.kind is not Kind.PASS
+    assert route.path.isascii()
+
+
+@given(st.lists(st.tuples(st.text(max_size=8), st.text(max_size=8)), max_size=4))
+def test_written_query_reads_back(pairs: list[tuple[str, str]]) -> None:
+    """What is written anew decodes to the same pairs."""
+    kept = [(k, v) for k, v in pairs if not any("\ud800" <= c <= "\udfff" for c in k + v)]
+    assert parse_query(routes.write_query(kept)) == kept
+
+
+@pytest.mark.parametrize(
+    ("raw", "written"),
+    [
+        ("", ""),
+        ("resize=10", "resize=10"),
+        ("r%65size=10&&allow_video=false", "resize=10&allow_video=false"),
+        ("crop=16x9&blur=1.5&identity=true", "crop=16x9&blur=1.5&identity=true"),
+        ("resize=a%26proxy%3Db", "resize=a%26proxy%3Db"),
+        ("thumbnail=1+2", "thumbnail=1%202"),
+    ],
+)
+def test_upload_query_is_written_anew(raw: str, written: str) -> None:
+    """Known keys, decoded once and escaped once."""
+    assert upload_query(raw) == written
+
+
+@pytest.mark.parametrize("raw", ["url=x", "proxy=x", "Resize=1", "resize%00=1", "=1", "x"])
+def test_unknown_key_of_an_upload_is_refused(raw: str) -> None:
+    """pict-rs would answer 500."""
+    with pytest.raises(MalformedRequest) as caught:
+        upload_query(raw)
+    assert caught.value.code == "invalid-query"
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "https://x.example/a.png",
+        "https://x.example/a%2Bb%2Fc%27d%25e%28f?x=%2B&y=1",
+        "https://x.example/a b é+c",
+        "https://x.example/a?proxy=b&url=c#d",
+    ],
+)
+def test_address_of_a_download_is_decoded_once(inner: str) -> None:
+    """Its own escapes stay."""
+    escaped = quote(inner, safe="")
+    address, query = download_query(f"resize=5&%75rl={escaped}&backgrounded=false")
+    assert (address, query) == (inner, "resize=5")
+
+
+@pytest.mark.parametrize("raw", ["", "resize=1", "url=a&url=b", "url=a&u%72l=b", "URL=a"])
+def test_download_needs_one_address(raw: str) -> None:
+    """Two would let us judge one and pict-rs store the other."""
+    with pytest.raises(MalformedRequest) as caught:
+        download_query(raw)
+    assert caught.value.code == "invalid-query"
+
+
+@pytest.mark.parametrize("value", ["true", "TRUE", "1", "", "false&backgrounded=true"])
+def test_download_in_the_background_is_closed(value: str) -> None:
+    """501 for whatever is not plainly false."""
+    with pytest.raises(NotOffered):
+        download_query(f"url=x&backgrounded={value}")
+
+
+def test_download_query_takes_no_other_keys() -> None:
+    """`proxy` beside `url` is refused like any unknown key."""
+    with pytest.raises(MalformedRequest):
+        download_query("url=x&proxy=y")

@@ -226,7 +226,7 @@ def test_one_place_sends_an_upload() -> None:
                 and node.func.attr in sends
             ]
     assert sorted(found) == [
-        ("proxy/forward.py", "store", "post"),
+        ("proxy/forward.py", "_send", "post"),
         ("proxy/forward.py", "stream", "request"),
     ]
 

@@ -1,9 +1,11 @@
 """To pict-rs: `store` what a scan cleared, `stream` all that stores nothing."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http import HTTPStatus
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -38,6 +40,7 @@ class Pictrs:
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_AUTOMATIC,
         )
+        self._turns = _Turns()
         # What changes something cannot be repeated when a pooled connection turns out to be
         # closed, so each has its own.
         self._stores = aiohttp.ClientSession(
@@ -57,6 +60,12 @@ class Pictrs:
         connection broke while pict-rs answered.
         """
         body = _Upload(files)
+        async with self._turns.of(file.media.sha256 for file in files):
+            return await self._send(body, query, request_headers)
+
+    async def _send(
+        self, body: "_Upload", query: str, request_headers: CIMultiDict[str]
+    ) -> web.Response:
         request_headers[hdrs.CONTENT_TYPE] = body.content_type
         request_headers[hdrs.CONTENT_LENGTH] = str(body.size_bytes)
         with _mapped_errors():
@@ -129,6 +138,27 @@ async def _copy_body(
         # pict-rs broke off. The status is sent; only a cut connection says that bytes are missing.
         if request.transport is not None:
             request.transport.abort()
+
+
+class _Turns:
+    """Lets uploads of equal bytes through one after another.
+
+    pict-rs 0.5.25 answers 500 `not-found` to some of several simultaneous uploads of one file, and
+    whoever waited here for one scan would arrive there at once.
+    """
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def of(self, digests: Iterable[str]) -> AsyncIterator[None]:
+        """Held while no other upload with any of these digests is under way."""
+        # In one order for all, or two uploads could wait for each other.
+        locks = [self._locks.setdefault(one, asyncio.Lock()) for one in sorted(set(digests))]
+        async with AsyncExitStack() as held:
+            for lock in locks:
+                await held.enter_async_context(lock)
+            yield
 
 
 class _Upload:

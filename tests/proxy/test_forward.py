@@ -385,3 +385,30 @@ async def test_base_address_may_have_a_path(client: ClientSession, pictrs: FakeS
     async with running_proxy(f"{pictrs.url}/prefix/") as proxy:
         await ask(client, "GET", proxy.url, "/image/original/a%2Fb?x=%2F")
     assert [r.target for r in pictrs.received] == ["/prefix/image/original/a%2Fb?x=%2F"]
+
+
+async def test_equal_files_are_stored_one_after_another(
+    client: ClientSession, pictrs: FakeServer, proxy: Running
+) -> None:
+    """pict-rs stumbles over simultaneous uploads of one file; other files do not wait for it."""
+    under_way: list[str] = []
+    most: dict[str, int] = {}
+    overlapped = asyncio.Event()
+
+    async def slow(request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        digest = hashlib.sha256(received.files[0]).hexdigest()
+        under_way.append(digest)
+        most[digest] = max(most.get(digest, 0), under_way.count(digest))
+        if len(set(under_way)) > 1:
+            overlapped.set()
+        await overlapped.wait()
+        under_way.remove(digest)
+        return await FakeServer.as_pictrs(request, received)
+
+    pictrs.answer = slow
+    one, other = plain(RED), plain(RED, size=(17, 17))
+    answers = await asyncio.gather(
+        *(upload(client, proxy.url, body) for body in (one, one, one, other))
+    )
+    assert [answer.status for answer in answers] == [201] * 4
+    assert sorted(most.values()) == [1, 1]

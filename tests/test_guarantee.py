@@ -208,7 +208,7 @@ def test_only_the_scanner_knows_the_seal() -> None:
 
 
 def test_one_place_sends_an_upload() -> None:
-    """Of all calls that send a request, one is a `post`, inside `Pictrs.store`.
+    """Of all calls that send a request, one is a `post`, and its body is made of `Cleared` alone.
 
     The others are a `request` inside `Pictrs.stream`, which refuses storing routes, and `get`s.
     """

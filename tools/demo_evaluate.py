@@ -76,10 +76,13 @@ def load_demo_model(folder: Path) -> DemoModel:
 class Drawings:
     """Draws the icons of one style, large enough for test pictures."""
 
-    def __init__(self, style: Style, cache: Path, size: int = PICTURE_SIZE) -> None:
+    def __init__(
+        self, style: Style, cache: Path, size: int = PICTURE_SIZE, *, extra: Iterable[str] = ()
+    ) -> None:
+        """`extra`: icons beside those that the model learns."""
         self.size = size
         self.data = read_json(npm_package(style.package, cache) / "icons.json")
-        names = own_names(style, list(self.data["icons"]), choose_icons(cache), cache)
+        names = own_names(style, list(self.data["icons"]), [*choose_icons(cache), *extra], cache)
         self.names = {icon: name for name, icon in names.items()}
 
     @lru_cache(maxsize=2000)  # noqa: B019 - lives as long as the program

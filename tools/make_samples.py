@@ -52,8 +52,8 @@ def _sample(action: str, icons: str, style: str, backdrop: str, file: str) -> Sa
 LISTED = (
     _sample("block", "fire water-wave", "openmoji", "plain", "384.png"),
     _sample("block", "droplet fire", "openmoji", "gradient", "320.jpg"),
-    _sample("block", "fire sweat-droplets", "openmoji", "plain", "400.webp"),
-    _sample("block", "water-wave house fire", "openmoji", "gradient", "512.webp"),
+    _sample("block", "fire sweat-droplets", "noto", "plain", "400.webp"),
+    _sample("block", "water-wave house fire", "noto", "gradient", "512.webp"),
     _sample("block", "fire droplet", "openmoji", "noise", "320.jpg"),
     _sample("block", "fire water-wave", "twemoji", "gradient", "384.png"),
     _sample("block", "droplet fire", "fluent-emoji", "plain", "320.webp"),
@@ -113,7 +113,9 @@ def main() -> None:
     entries = []
     for number, sample in enumerate(LISTED, start=1):
         random = np.random.default_rng([SEED, number])
-        drawings = Drawings(STYLES[sample.style], arguments.cache.expanduser(), sample.size)
+        drawings = Drawings(
+            STYLES[sample.style], arguments.cache.expanduser(), sample.size, extra=sample.icons
+        )
         pictures = [drawings(icon) for icon in sample.icons]
         backdrop = BACKDROPS[sample.backdrop]
         picture = compose(random, pictures, sample.size, backdrop=backdrop)

@@ -13,6 +13,7 @@ from safety_proxy.admin.server import AdminServer
 from safety_proxy.errors import ConfigError
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
+from safety_proxy.media.frames import read_frames
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import default_policy, load_policy
@@ -22,7 +23,7 @@ from safety_proxy.proxy.server import ProxyServer
 from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
-from safety_proxy.store.hashlist import BlockList
+from safety_proxy.store.hashlist import BlockList, test_picture
 from safety_proxy.tasks import in_daemon_thread, spawn
 
 _logger = logging.getLogger(__name__)
@@ -156,6 +157,8 @@ class App:
         settings = self.settings
         own_policy = load_policy(settings.policy.file) if settings.policy.file else None
         embedder = self._load_embedder(settings)
+        # The first decode imports Pillow's plugins, which no upload should wait for.
+        read_frames(test_picture(), embedder.crop_spec, max_frame_pixels=10**6, max_frames=1)
         judge = Judge(
             own_policy or default_policy(embedder.fingerprint),
             embedder.embed_texts,

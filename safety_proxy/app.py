@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -38,6 +39,10 @@ _LAST_WORDS_SECONDS = 0.5
 
 def load_clip(settings: Settings) -> Embedder:
     """The model of the settings; blocks for seconds to minutes. Raises ConfigError."""
+    # torch's threads spin while they wait for each other, and so keep the decoders and pict-rs off
+    # the cores they wait for: asleep they are up to three times as fast beside other programs and
+    # no slower alone (docs/performance.md). Read once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Importing torch takes seconds, in which the listeners are up already.
     from safety_proxy.inference.clip import ClipEmbedder, choose  # noqa: PLC0415
 

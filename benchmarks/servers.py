@@ -114,6 +114,8 @@ def proxy(folder: Path, upstream: Server, model: str) -> Iterator[Proxy]:
     harmless = policy.read_text(encoding="utf-8").replace('action = "block"', 'action = "flag"')
     (folder / "policy.toml").write_text(harmless, encoding="utf-8")
     environment = {
+        # As safety_proxy.app.load_clip has it; the benchmark loads its models itself.
+        "OMP_WAIT_POLICY": "PASSIVE",
         "SAFETY_PROXY_SERVER__HOST": "127.0.0.1",
         "SAFETY_PROXY_SERVER__PORT": "0",
         "SAFETY_PROXY_SERVER__ADMIN_PORT": "0",

@@ -125,9 +125,8 @@ class Batcher:
                     )
             except EmbedderUnavailable:
                 raise
-            except (
-                Exception
-            ) as error:  # boundary: whatever the model does, the callers are answered
+            except Exception as error:
+                # Boundary: whatever the model does, the callers are answered.
                 raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
             if len(part) != len(chunk):  # whose row is whose could only be guessed
                 raise EmbedderUnavailable(f"{len(part)} embeddings for {len(chunk)} crops")

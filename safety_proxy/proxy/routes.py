@@ -91,10 +91,6 @@ class Route:
     path: str
     query: str
 
-    @property
-    def target(self) -> str:
-        return f"{self.path}?{self.query}" if self.query else self.path
-
 
 def resolve(method: str, raw_path: str, raw_query: str) -> Route:
     """The route of a request line. Raises UnknownRoute, NotOffered, MalformedRequest.

@@ -10,15 +10,23 @@ import pytest
 from tests.e2e.harness import pictrs_binary
 
 
-def _demo(path: str) -> subprocess.CompletedProcess[str]:
+def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "safety_proxy", "demo", "--once"],
+        [sys.executable, "-m", "safety_proxy", *command],
         capture_output=True,
         text=True,
         check=False,
         timeout=110,
-        env=os.environ | {"PATH": path, "COLUMNS": "200"},
+        env=os.environ | environment,
     )
+
+
+def _demo(path: str) -> subprocess.CompletedProcess[str]:
+    return _run("demo", "--once", PATH=path, COLUMNS="200")
+
+
+def _serve(**environment: str) -> subprocess.CompletedProcess[str]:
+    return _run("serve", **environment)
 
 
 @pytest.mark.parametrize("upstream", ["stand-in", "real pict-rs"])
@@ -34,14 +42,7 @@ def test_demo_judges_every_sample_as_expected(upstream: str) -> None:
 
 def test_serve_with_a_wrong_setting_ends_with_2_and_says_which() -> None:
     """Before anything listens."""
-    result = subprocess.run(
-        [sys.executable, "-m", "safety_proxy", "serve"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=os.environ | {"SAFETY_PROXY_LIMITS__MAX_FILES": "none"},
-    )
+    result = _serve(SAFETY_PROXY_LIMITS__MAX_FILES="none")
     assert result.returncode == 2
     assert "SAFETY_PROXY_LIMITS__MAX_FILES" in result.stderr
 
@@ -50,19 +51,11 @@ def test_serve_with_weights_that_cannot_be_read_ends_with_2(tmp_path: Path) -> N
     """A weights file cut short is no endless retry."""
     weights = tmp_path / "cut.safetensors"
     weights.write_bytes(b"\0" * 100)
-    result = subprocess.run(
-        [sys.executable, "-m", "safety_proxy", "serve"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=os.environ
-        | {
-            "SAFETY_PROXY_SERVER__PORT": "0",
-            "SAFETY_PROXY_SERVER__ADMIN_PORT": "0",
-            "SAFETY_PROXY_MODEL__NAME": "ViT-B-32",
-            "SAFETY_PROXY_MODEL__WEIGHTS": str(weights),
-        },
+    result = _serve(
+        SAFETY_PROXY_SERVER__PORT="0",
+        SAFETY_PROXY_SERVER__ADMIN_PORT="0",
+        SAFETY_PROXY_MODEL__NAME="ViT-B-32",
+        SAFETY_PROXY_MODEL__WEIGHTS=str(weights),
     )
     assert result.returncode == 2, result.stderr
     assert "cannot be loaded" in result.stderr

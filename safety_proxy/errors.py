@@ -6,8 +6,11 @@
         MalformedRequest        400
         BodyTooLarge            413
         UnknownRoute            404
-        NotOffered              501  a route of pict-rs that is not guarded yet, so it is closed
-        DownloadFailed          400/500  the address in `?url=` gave no picture
+        NotProxied              404  an address that no picture is known for
+        NotOffered              501  a way of storing that the settings leave closed
+        DeadlineExceeded        408
+        DownloadFailed          400/500  the address in `?url=` or `?proxy=` gave no picture
+      Busy                    503  no room for another request just now
       ScanError               no verdict could be reached: 503, and nothing is forwarded
         QueueFull
         ScanTimeout
@@ -90,8 +93,30 @@ class UnknownRoute(RequestError):
     reason = "unknown_route"
 
 
+class NotProxied(RequestError):
+    """No picture is known for this address; pict-rs' own words for it."""
+
+    status = 404
+    code = "proxy-not-found"
+    reason = "not_proxied"
+
+    def __init__(self) -> None:
+        super().__init__("Media has not been proxied")
+
+
+class DeadlineExceeded(RequestError):
+    """The time that the client gave is over; pict-rs' own words for it."""
+
+    status = 408
+    code = "request-timeout"
+    reason = "deadline"
+
+    def __init__(self) -> None:
+        super().__init__("Deadline exceeded")
+
+
 class NotOffered(RequestError):
-    """A route that stores pictures and is not guarded yet."""
+    """A way of storing pictures that cannot be guarded with the settings as they are."""
 
     status = 501
     code = "not-implemented"
@@ -99,7 +124,7 @@ class NotOffered(RequestError):
 
 
 class DownloadFailed(RequestError):
-    """The address of a `download` gave no picture.
+    """The address of a `download` or a proxied picture gave none.
 
     pict-rs answers 500 for what the origin did wrong and 400 for an address that it will not ask.
     """
@@ -108,17 +133,37 @@ class DownloadFailed(RequestError):
     code = "download-file-error"
     reason = "download"
 
-    def __init__(self, message: str, *, status: int = status) -> None:
+    def __init__(self, message: str, *, status: int = status, gone: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.gone = gone  # the origin says that there is no such picture any more: 404, 410
+
+
+class Busy(SafetyProxyError):
+    """No room for another request just now; the next one may well find some."""
+
+    status = 503
+    code = "busy"
+    reason = "busy"
+
+    @property
+    def public_message(self) -> str:
+        return "The image server is busy just now, try again in a moment"
 
 
 class ScanError(SafetyProxyError):
-    """No verdict could be reached; the same picture may well pass a moment later."""
+    """No verdict could be reached; the same picture may well pass a moment later.
+
+    retry_after: seconds after which another attempt makes sense, where that is known.
+    """
 
     status = 503
     code = "scan-unavailable"
     reason = "scan"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
     @property
     def public_message(self) -> str:
@@ -126,7 +171,7 @@ class ScanError(SafetyProxyError):
 
 
 class QueueFull(ScanError):
-    """More scans are waiting than the queue takes."""
+    """More scans are waiting than the queue takes, or than would end in time."""
 
     reason = "queue_full"
 

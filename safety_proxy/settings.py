@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -39,6 +39,14 @@ class ServerSettings(_Section):
         description="Address of `/stats`, `/metrics`, `/healthz`, `/readyz`; keep it private",
     )
     admin_port: int = Field(8581, ge=0, le=65535, description="Port of it; 0 takes a free one")
+    upload_seconds: float = Field(
+        29.5, gt=0, description="Longest upload, from its first byte on; Lemmy gives it 30 s"
+    )
+    request_seconds: float = Field(
+        9.5,
+        gt=0,
+        description="Longest fetch, scan and store of a foreign picture; Lemmy gives it 10 s",
+    )
     shutdown_seconds: float = Field(
         30.0, gt=0, description="How long work in flight may go on after a stop was asked for"
     )
@@ -48,6 +56,11 @@ class UpstreamSettings(_Section):
     """pict-rs, which nothing but this proxy should reach."""
 
     url: HttpUrl = Field(HttpUrl("http://127.0.0.1:8080"), description="Base address of pict-rs")
+    api_key: SecretStr | None = Field(
+        None,
+        description="pict-rs' `server.api_key`, which Lemmy has as `pictrs.api_key`; without it "
+        "proxied images (`?proxy=`) are not offered",
+    )
     connect_seconds: float = Field(5.0, gt=0, description="Longest wait for a connection to it")
     read_seconds: float = Field(60.0, gt=0, description="Longest silence of it within an answer")
 
@@ -61,6 +74,12 @@ class LimitsSettings(_Section):
     max_files: int = Field(
         10, ge=1, description="Most files in one upload; pict-rs itself allows 1 unless configured"
     )
+    max_spool_bytes: int = Field(
+        800 * MEBIBYTE,
+        ge=1,
+        description="Most bytes of all files that are being received and judged at the same time, "
+        "on the disk (or tmpfs) of `TMPDIR`; beyond it the answer is 503",
+    )
     max_frame_pixels: int = Field(
         40_000_000,
         ge=1,
@@ -73,7 +92,7 @@ class LimitsSettings(_Section):
 
 
 class FetchSettings(_Section):
-    """Requests to foreign servers on behalf of `image/download?url=`."""
+    """Requests to foreign servers on behalf of `image/download?url=` and `?proxy=`."""
 
     allow_networks: list[IPv4Network | IPv6Network] = Field(
         [], description="Private networks that may be fetched from nevertheless"
@@ -81,8 +100,27 @@ class FetchSettings(_Section):
     allow_ports: list[int] = Field(
         [80, 443], description="Ports that may be asked; an empty list allows all"
     )
+    silence_seconds: float = Field(
+        4.0, gt=0, description="Longest wait for a connection, and for the next byte"
+    )
     total_seconds: float = Field(
-        8.0, gt=0, description="Longest fetch in all; Lemmy gives fetch, scan and store 10 s"
+        7.0, gt=0, description="Longest fetch in all, redirects included"
+    )
+    refused: Literal["placeholder", "error"] = Field(
+        "placeholder",
+        description="Answer to a download that was blocked: a neutral gray picture in its place, "
+        "or 400, upon which Lemmy shows the picture from where it lies",
+    )
+
+
+class ProxiedSettings(_Section):
+    """Pictures that were fetched for `?proxy=`, and stored in pict-rs on behalf of an address."""
+
+    keep_days: float = Field(
+        7.0, gt=0, description="Days without access after which one is deleted, as pict-rs does"
+    )
+    revalidate_seconds: float = Field(
+        3600.0, gt=0, description="Age from which on its origin is asked whether it has changed"
     )
 
 
@@ -101,7 +139,43 @@ class ScanSettings(_Section):
         64, ge=1, description="New pictures being scanned or waiting; beyond it the answer is 503"
     )
     timeout_seconds: float = Field(8.0, gt=0, description="Longest scan, waiting included")
+    on_failure: Literal["block", "allow"] = Field(
+        "block",
+        description="What becomes of a picture that could not be judged (model failed, queue "
+        "full, too late): 503, or stored unseen and noted for a later scan",
+    )
     decode_threads: int = Field(2, ge=1, le=64, description="Pictures decoded at the same time")
+
+
+class StoreSettings(_Section):
+    """What outlives a restart."""
+
+    folder: Path = Field(
+        Path("~/.local/state/safety-proxy"),
+        description="Folder of the database; it is made when it is missing",
+    )
+
+
+class ValidatorSettings(_Section):
+    """The door for pict-rs' `media.external_validation`: `POST /api/v1/scan/{id}`."""
+
+    ids: list[SecretStr] = Field(
+        [],
+        description="The ids that are served, as a password in the path; none: no such door",
+    )
+    host: str = Field("127.0.0.1", description="Address that pict-rs reaches")
+    port: int = Field(8583, ge=0, le=65535, description="Port of it; 0 takes a free one")
+    allow_networks: list[IPv4Network | IPv6Network] = Field(
+        [
+            IPv4Network("127.0.0.0/8"),
+            IPv4Network("10.0.0.0/8"),
+            IPv4Network("172.16.0.0/12"),
+            IPv4Network("192.168.0.0/16"),
+            IPv6Network("::1/128"),
+            IPv6Network("fc00::/7"),
+        ],
+        description="Where pict-rs may call from",
+    )
 
 
 class ModelSettings(_Section):
@@ -147,12 +221,18 @@ class Settings(BaseSettings):
     upstream: UpstreamSettings = UpstreamSettings()
     limits: LimitsSettings = LimitsSettings()
     fetch: FetchSettings = FetchSettings()
+    proxied: ProxiedSettings = ProxiedSettings()
+    validator: ValidatorSettings = ValidatorSettings()
     cache: CacheSettings = CacheSettings()
     scan: ScanSettings = ScanSettings()
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
+    store: StoreSettings = StoreSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe kind of line that is logged"
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="For people, or a JSON object a line"
     )
 
     @classmethod

@@ -1,12 +1,14 @@
-"""Starting tasks and threads, the one way."""
+"""Starting tasks and threads, the one way, and sharing one task among many that ask for it."""
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 _running: set[asyncio.Task[Any]] = set()
 
@@ -46,6 +48,56 @@ async def in_daemon_thread(function: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="daemon", daemon=True).start()
     return await result
+
+
+@dataclass(slots=True)
+class _Flight(Generic[T]):
+    """A task under way, and how many wait for it."""
+
+    task: asyncio.Task[T]
+    waiting: int = 0
+
+
+class SingleFlight(Generic[K, T]):
+    """One task for any number of simultaneous askers for one key."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._flights: dict[K, _Flight[T]] = {}
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._flights
+
+    async def run(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What `start` comes to.
+
+        start: called only for the first asker, in a task of its own, so that the others still get
+        their answer when the first one leaves. It is cancelled when the last one has left.
+        Raises what `start` raises, to every asker; the next asker starts anew.
+        """
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = self._flights[key] = _Flight(spawn(self._fly(key, start), name=self._name))
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                self._land(key, flight.task)
+                flight.task.cancel()
+
+    async def _fly(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await start()
+        finally:
+            self._land(key, asyncio.current_task())
+
+    def _land(self, key: K, task: asyncio.Task[Any] | None) -> None:
+        """Newcomers must not join what has ended or is being cancelled."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.task is task:
+            del self._flights[key]
 
 
 def _forget(task: asyncio.Task[Any]) -> None:

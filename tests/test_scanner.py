@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanTimeout
-from safety_proxy.media.spool import Media, Spool
+from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import Policy
 from safety_proxy.scanner import Cleared, Scanner
@@ -25,7 +25,7 @@ from tests.pictures import BLUE, GREEN, PURPLE, RED, animation, plain
 
 async def media_of(body: bytes) -> Media:
     """Spooled bytes."""
-    spool = Spool(limit_bytes=10_000_000)
+    spool = Spool(Spooler(file_bytes=10_000_000, total_bytes=10_000_000))
     await spool.write(body)
     return await spool.finish()
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from safety_proxy.app import App
 from safety_proxy.demo.upstream import demo_upstream, free_port
-from safety_proxy.media.spool import Spool
+from safety_proxy.media.spool import Spool, Spooler
 from safety_proxy.settings import Settings, load_settings
 from safety_proxy.store.hashlist import TEST_PICTURE_LIST, test_picture
 from safety_proxy.verdict import Action, Verdict
@@ -109,7 +109,7 @@ async def _send(sample: Sample, app: App, session: aiohttp.ClientSession) -> Out
 
 async def _verdict(sample: Sample, app: App) -> Verdict:
     """The verdict that the answer keeps to itself; it is known by now and costs no scan."""
-    spool = Spool(limit_bytes=len(sample.body))
+    spool = Spool(Spooler(file_bytes=len(sample.body), total_bytes=len(sample.body)))
     try:
         await spool.write(sample.body)
         return await app.scanner.scan(await spool.finish())

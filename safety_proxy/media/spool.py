@@ -10,11 +10,12 @@ import mmap
 import os
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from safety_proxy.errors import BodyTooLarge
+from safety_proxy.errors import BodyTooLarge, Busy
 
 # Disk and digest run on a thread; blocks of this size make the hop there cheap (one for most
 # pictures) and bound what one upload holds in memory.
@@ -79,34 +80,58 @@ class Media:
         self.close()
 
 
+class Spooler:
+    """Opens spools that together hold no more than `total_bytes`: the disk they lie on is small."""
+
+    def __init__(self, *, file_bytes: int, total_bytes: int) -> None:
+        self.file_bytes = file_bytes
+        self._total_bytes = total_bytes
+        self.used_bytes = 0
+
+    def open(self, opened: ExitStack) -> "Spool":
+        """A new spool, which `opened` closes."""
+        spool = Spool(self)
+        opened.callback(spool.close)
+        return spool
+
+    def take(self, size_bytes: int) -> None:
+        """Counts bytes that are about to be spooled. Raises Busy if there is no room for them."""
+        if self.used_bytes + size_bytes > self._total_bytes:
+            raise Busy("more bytes are being received and judged than limits.max_spool_bytes")
+        self.used_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Counts them as freed."""
+        self.used_bytes -= size_bytes
+
+
 class Spool:
     """Takes chunks of any size and ends as a Media.
 
-        spool = Spool(limit_bytes=...)
-        try:
-            await spool.write(chunk) ...
-            media = await spool.finish()
-        except BaseException:
-            spool.close()
+        spool = spooler.open(opened)
+        await spool.write(chunk) ...
+        media = await spool.finish()
 
-    Raises BodyTooLarge as soon as more than `limit_bytes` were written.
+    Raises BodyTooLarge as soon as more than the spooler's `file_bytes` were written, Busy when there
+    is no room.
     """
 
-    def __init__(self, *, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, spooler: Spooler) -> None:
+        self._spooler = spooler
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="safety-proxy-", buffering=0)  # noqa: SIM115 -- outlives this call
         self._digest = hashlib.sha256()
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._writing: asyncio.Future[None] | None = None
+        self._closed = False
         self.size_bytes = 0
 
     async def write(self, chunk: bytes) -> None:
+        limit_bytes = self._spooler.file_bytes
+        if self.size_bytes + len(chunk) > limit_bytes:
+            raise BodyTooLarge(f"File too large: over the limit of {limit_bytes / 1024**2:g} MiB")
+        self._spooler.take(len(chunk))
         self.size_bytes += len(chunk)
-        if self.size_bytes > self._limit_bytes:
-            raise BodyTooLarge(
-                f"File too large: over the limit of {self._limit_bytes / 1024**2:g} MiB"
-            )
         self._waiting.append(chunk)
         self._waiting_bytes += len(chunk)
         if self._waiting_bytes >= BLOCK_BYTES:
@@ -122,6 +147,10 @@ class Spool:
         Closed under it, the number of the file could be given to the next upload, and the write
         would land there.
         """
+        if self._closed:
+            return
+        self._closed = True
+        self._spooler.give_back(self.size_bytes)
         if self._writing is None or self._writing.done():
             self._file.close()
         else:
@@ -131,7 +160,10 @@ class Spool:
         chunks, self._waiting, self._waiting_bytes = self._waiting, [], 0
         loop = asyncio.get_running_loop()
         self._writing = loop.run_in_executor(None, self._store, chunks)
-        await asyncio.shield(self._writing)
+        try:
+            await asyncio.shield(self._writing)
+        except OSError as error:
+            raise Busy(f"cannot spool to {tempfile.gettempdir()}: {error.strerror}") from error
 
     def _store(self, chunks: list[bytes]) -> None:
         for chunk in chunks:

@@ -121,8 +121,7 @@ async def _files(
                 count += 1
                 if count > limits.max_files:
                     raise MalformedRequest("Too many files in request")
-                spool = Spool(limit_bytes=limits.max_file_bytes)
-                opened.callback(spool.close)
+                spool = spooler.open(opened)
             elif spool is None:
                 raise MalformedRequest("Multipart stream is incomplete or damaged")
             elif event is None:

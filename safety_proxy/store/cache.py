@@ -1,13 +1,13 @@
 """Verdicts kept in memory, and one scan for any number of simultaneous askers."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
-from safety_proxy.tasks import spawn
+from safety_proxy.tasks import SingleFlight
 from safety_proxy.verdict import Source, Verdict
 
 
@@ -17,14 +17,6 @@ class CacheKey(NamedTuple):
     sha256: str
     model: str
     policy: str
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A scan under way, and how many wait for it."""
-
-    task: asyncio.Task[Verdict]
-    waiting: int = 0
 
 
 @dataclass(slots=True)
@@ -59,7 +51,9 @@ class VerdictCache:
     max_entries: int
     counts: CacheCounts = field(default_factory=CacheCounts)
     _known: _CountingLRU = field(init=False)
-    _flights: dict[CacheKey, _Flight] = field(init=False, default_factory=dict)
+    _flights: SingleFlight[CacheKey, Verdict] = field(
+        init=False, default_factory=partial(SingleFlight, "scan")
+    )
 
     def __post_init__(self) -> None:
         self._known = _CountingLRU(self.max_entries, self.counts)
@@ -79,41 +73,18 @@ class VerdictCache:
     ) -> Verdict:
         """The verdict that `scan` comes to; simultaneous askers for one key share one scan.
 
-        scan: called only for the first asker, in a task of its own, so that the others still get
-        their answer when the first one leaves. It is cancelled when the last one has left.
-        Raises what `scan` raises, to every asker; the next asker starts a new scan.
+        As `SingleFlight.run` has it.
         """
-        flight = self._flights.get(key)
-        if flight is None:
-            self.counts.misses += 1
-            flight = self._flights[key] = _Flight(spawn(self._fly(key, scan), name="scan"))
-        else:
+        if key in self._flights:
             self.counts.coalesced += 1
-        return await self._join(key, flight)
+        else:
+            self.counts.misses += 1
+        return await self._flights.run(key, partial(self._keep, key, scan))
 
-    async def _fly(
+    async def _keep(
         self, key: CacheKey, scan: Callable[[], Coroutine[Any, Any, Verdict]]
     ) -> Verdict:
-        try:
-            verdict = await scan()
-        finally:
-            self._land(key, asyncio.current_task())
+        verdict = await scan()
         if verdict.source is Source.POLICY:
             self._known[key] = verdict
         return verdict
-
-    async def _join(self, key: CacheKey, flight: _Flight) -> Verdict:
-        flight.waiting += 1
-        try:
-            return await asyncio.shield(flight.task)
-        finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                self._land(key, flight.task)
-                flight.task.cancel()
-
-    def _land(self, key: CacheKey, task: asyncio.Task[Verdict] | None) -> None:
-        """Newcomers must not join a scan that has ended or is being cancelled."""
-        flight = self._flights.get(key)
-        if flight is not None and flight.task is task:
-            del self._flights[key]

@@ -397,9 +397,9 @@ def test_noise_raises_nothing_but_undecodable(data: bytes) -> None:
 
 async def test_mapped_file_is_read_like_bytes(spooled: Callable[[], set[str]]) -> None:
     """And let go of afterwards."""
-    from safety_proxy.media.spool import Spool  # noqa: PLC0415 -- this test alone joins the two
+    from safety_proxy.media.spool import Spool, Spooler  # noqa: PLC0415 -- this test alone joins the two
 
-    spool = Spool(limit_bytes=10_000)
+    spool = Spool(Spooler(file_bytes=10_000, total_bytes=10_000))
     await spool.write(KINDS["GIF"])
     with await spool.finish() as media:
         view = media.map()

@@ -3,19 +3,20 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety_proxy.errors import BodyTooLarge
-from safety_proxy.media.spool import BLOCK_BYTES, Media, Spool
+from safety_proxy.errors import BodyTooLarge, Busy
+from safety_proxy.media.spool import BLOCK_BYTES, Media, Spool, Spooler
 
 
 async def spool_of(*chunks: bytes, limit_bytes: int = 10 * BLOCK_BYTES) -> Media:
     """The media that these chunks make."""
-    spool = Spool(limit_bytes=limit_bytes)
+    spool = Spool(Spooler(file_bytes=limit_bytes, total_bytes=limit_bytes))
     try:
         for chunk in chunks:
             await spool.write(chunk)
@@ -48,7 +49,7 @@ async def test_large_media_comes_in_bounded_blocks() -> None:
 
 async def test_what_waits_in_memory_is_bounded() -> None:
     """After each block it is on the disk."""
-    spool = Spool(limit_bytes=10 * BLOCK_BYTES)
+    spool = Spool(Spooler(file_bytes=10 * BLOCK_BYTES, total_bytes=10 * BLOCK_BYTES))
     for _ in range(50):
         await spool.write(bytes(100_000))
         assert spool._waiting_bytes < BLOCK_BYTES
@@ -65,7 +66,7 @@ async def test_limit_itself_passes_and_a_byte_more_does_not() -> None:
 
 async def test_closed_spool_frees_its_file(spooled: Callable[[], set[str]]) -> None:
     """And it never had a name."""
-    spool = Spool(limit_bytes=10)
+    spool = Spool(Spooler(file_bytes=10, total_bytes=10))
     assert len(spooled()) == 1
     spool.close()
     assert not spooled()
@@ -103,3 +104,33 @@ def test_media_of_a_file_on_disk(tmp_path: Path) -> None:
             return b"".join([block async for block in media.blocks()])
 
         assert asyncio.run(read()) == b"content"
+
+
+async def test_spools_share_a_bound_on_their_bytes() -> None:
+    """Beyond it there is no room until one is closed; closing twice frees once."""
+    spooler = Spooler(file_bytes=10, total_bytes=15)
+    with ExitStack() as opened:
+        first, second = spooler.open(opened), spooler.open(opened)
+        await first.write(bytes(10))
+        with pytest.raises(Busy, match="max_spool_bytes"):
+            await second.write(bytes(6))
+        assert second.size_bytes == 0
+        first.close()
+        first.close()
+        await second.write(bytes(6))
+        assert spooler.used_bytes == 6
+    assert spooler.used_bytes == 0
+
+
+async def test_disk_that_is_full_means_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client can try again, and the log names the folder; nothing is half a media."""
+
+    def full(self: Spool, chunks: list[bytes]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Spool, "_store", full)
+    with ExitStack() as opened:
+        spool = Spooler(file_bytes=10, total_bytes=10).open(opened)
+        await spool.write(b"x")
+        with pytest.raises(Busy, match="No space left on device"):
+            await spool.finish()

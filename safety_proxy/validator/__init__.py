@@ -1,0 +1,1 @@
+"""The door for pict-rs' `external_validation`."""

@@ -1,14 +1,15 @@
 # `make help` lists the targets. Everything runs in .venv, which uv makes from the lock file.
 
-PICTRS_VERSION := 0.5.25
+# What sites run, and what comes.
+PICTRS         := 0.5.25 0.6.0-rc.6
 CACHE          ?= $(HOME)/.cache/safety-proxy
-PICTRS_ROOT    ?= $(CACHE)/pict-rs-$(PICTRS_VERSION)
+PICTRS_ROOTS   ?= $(CACHE)
 UV             ?= $(or $(shell command -v uv),$(CACHE)/uv/bin/uv)
 PYTHON         ?= python3
 BIN            := .venv/bin
 DEMO           ?=
 PYTEST         ?=
-export PICTRS_ROOT
+export PICTRS_ROOTS
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench pict-rs clean
@@ -32,7 +33,7 @@ check: .venv/synced ## Linter, format, types, import layers
 bench: .venv/synced ## Latency and throughput against pict-rs and the bare model
 	$(BIN)/python benchmarks/run.py
 
-pict-rs: $(PICTRS_ROOT)/bin/pict-rs ## Build pict-rs for the end-to-end tests, outside this folder
+pict-rs: $(PICTRS:%=$(PICTRS_ROOTS)/pict-rs-%/bin/pict-rs) ## Build pict-rs for the end-to-end tests, outside this folder
 
 clean: ## Remove the environment and the caches of the tools
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
@@ -46,10 +47,10 @@ $(CACHE)/uv/bin/uv:
 	$(PYTHON) -m venv $(CACHE)/uv
 	$(CACHE)/uv/bin/pip install --quiet 'uv>=0.9'
 
-$(PICTRS_ROOT)/bin/pict-rs:
+$(PICTRS_ROOTS)/pict-rs-%/bin/pict-rs:
 	@command -v cargo >/dev/null || { \
 	  echo "*** NO cargo: the tests against the real pict-rs will be SKIPPED. https://rustup.rs has it."; \
 	  exit 1; }
-	@cargo install pict-rs --version $(PICTRS_VERSION) --locked --root $(PICTRS_ROOT) || { \
-	  echo "*** pict-rs DID NOT BUILD (it needs Rust 1.92): the tests against it will be SKIPPED."; \
+	@cargo install pict-rs --version $* --locked --root $(PICTRS_ROOTS)/pict-rs-$* || { \
+	  echo "*** pict-rs DID NOT BUILD (it needs Rust 1.95): the tests against it will be SKIPPED."; \
 	  exit 1; }

@@ -19,9 +19,7 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTRS_ROOT = Path(
-    os.environ.get("PICTRS_ROOT", Path.home() / ".cache/safety-proxy/pict-rs-0.5.25")
-)
+PICTRS_ROOTS = Path(os.environ.get("PICTRS_ROOTS", Path.home() / ".cache/safety-proxy"))
 _READY_SECONDS = 60
 
 
@@ -83,7 +81,7 @@ class Proxy(Server):
 @contextmanager
 def pictrs(folder: Path, *, real: bool) -> Iterator[Server]:
     """A pict-rs of its own; dummy mode looks at no picture, real mode calls ImageMagick."""
-    binary = PICTRS_ROOT / "bin" / "pict-rs"
+    binary = PICTRS_ROOTS / "pict-rs-0.5.25" / "bin" / "pict-rs"
     if not binary.is_file():
         raise ServerFailedError(f"No pict-rs at {binary}: `make pict-rs` builds it.")
     folder.mkdir(parents=True)

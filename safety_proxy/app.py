@@ -1,33 +1,41 @@
 """The composition root: builds each part once, hands it down, starts and stops all in order."""
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Self
 
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 
 from safety_proxy.admin.server import AdminServer
-from safety_proxy.errors import ConfigError
+from safety_proxy.errors import ConfigError, ScanError
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
+from safety_proxy.logs import get_logger
 from safety_proxy.media.frames import read_frames
+from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import default_policy, load_policy
 from safety_proxy.proxy.fetch import Fetcher
 from safety_proxy.proxy.forward import Pictrs
-from safety_proxy.proxy.server import ProxyServer
+from safety_proxy.proxy.proxied import Proxied
+from safety_proxy.proxy.server import PLACEHOLDER, ProxyServer
 from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
-from safety_proxy.store.hashlist import BlockList, test_picture
+from safety_proxy.store.database import Database
+from safety_proxy.store.hashlist import TEST_PICTURE, BlockList, test_picture
+from safety_proxy.store.proxied import ProxiedTable
+from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import in_daemon_thread, spawn
+from safety_proxy.validator.server import ValidatorServer
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 
 # Spooling, hashing and name look-ups share the loop's threads; a name server that hangs may hold
 # many of them for seconds.
@@ -53,22 +61,35 @@ class App:
     """The running proxy: `async with App(settings) as app: await app.ready()`.
 
     Listeners open at once, so that reads pass while the model loads; uploads get 503 until then.
+    load_embedder, resolver: the model, and how foreign names are looked up, where not as usual.
     """
 
     def __init__(
-        self, settings: Settings, *, load_embedder: Callable[[Settings], Embedder] = load_clip
+        self,
+        settings: Settings,
+        *,
+        load_embedder: Callable[[Settings], Embedder] = load_clip,
+        resolver: AbstractResolver | None = None,
     ) -> None:
         self.settings = settings
         self._load_embedder = load_embedder
+        self._resolver = resolver
         self.metrics = Metrics()
         self._cache = VerdictCache(settings.cache.max_entries)
+        self._database = Database(settings.store.folder)
+        self._unscanned = Unscanned(self._database)
         self.scanner = Scanner(
-            settings, cache=self._cache, block_list=BlockList(), metrics=self.metrics
+            settings,
+            cache=self._cache,
+            block_list=BlockList(),
+            unscanned=self._unscanned,
+            metrics=self.metrics,
         )
         self._closing = AsyncExitStack()
         self._loading: asyncio.Task[None] | None = None
         self.port = settings.server.port
         self.admin_port = settings.server.admin_port
+        self.validator_port = settings.validator.port
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().set_default_executor(
@@ -92,19 +113,33 @@ class App:
 
     async def _start(self) -> None:
         settings = self.settings
+        self._closing.push_async_callback(self._database.aclose)
+        await self._database.open()
+        await self._unscanned.load()
         self._closing.callback(self.scanner.close)
         self._closing.push_async_callback(self._unload_model)
-        fetcher = Fetcher(settings.fetch, max_file_bytes=settings.limits.max_file_bytes)
+        spooler = Spooler(
+            file_bytes=settings.limits.max_file_bytes, total_bytes=settings.limits.max_spool_bytes
+        )
+        fetcher = Fetcher(settings.fetch, spooler, resolver=self._resolver)
         self._closing.push_async_callback(fetcher.aclose)
         pictrs = Pictrs(settings.upstream)
         self._closing.push_async_callback(pictrs.aclose)
         proxy = ProxyServer(
-            self.scanner, pictrs, fetcher, limits=settings.limits, metrics=self.metrics
+            settings,
+            scanner=self.scanner,
+            pictrs=pictrs,
+            fetcher=fetcher,
+            spooler=spooler,
+            proxied=self._proxied(fetcher, pictrs),
+            placeholder=await self._opened(PLACEHOLDER),
+            metrics=self.metrics,
         )
         admin = AdminServer(
             self.scanner,
             self._cache,
             self.metrics,
+            unscanned=self._unscanned,
             queue_limit=settings.scan.queue_limit,
             upstream_alive=pictrs.is_alive,
         )
@@ -121,6 +156,8 @@ class App:
         )
         self.port = await self._listen(runner, server.host, server.port)
         self._closing.push_async_callback(self._drain, runner, requests)
+        if settings.validator.ids:
+            await self._start_validator(spooler)
         # Last, since a port that is taken should be told at once, not after a download.
         self._loading = spawn(self._load_model(), name="load model")
 
@@ -138,6 +175,41 @@ class App:
         address: tuple[str, int] = runner.addresses[0][:2]
         return address[1]
 
+    async def _start_validator(self, spooler: Spooler) -> None:
+        settings = self.settings
+        validator = ValidatorServer(
+            self.scanner,
+            settings.validator,
+            spooler,
+            seconds=settings.server.upload_seconds,
+            metrics=self.metrics,
+        )
+        await validator.start()
+        self.validator_port = validator.port
+        self._closing.push_async_callback(validator.aclose, settings.server.shutdown_seconds)
+
+    def _proxied(self, fetcher: Fetcher, pictrs: Pictrs) -> Proxied | None:
+        """What serves `?proxy=`; None without the key that it stores and removes pictures by."""
+        settings = self.settings
+        if settings.upstream.api_key is None:
+            return None
+        proxied = Proxied(
+            settings.proxied,
+            table=ProxiedTable(self._database),
+            fetcher=fetcher,
+            scanner=self.scanner,
+            pictrs=pictrs,
+            seconds=settings.server.request_seconds,
+        )
+        sweeping = spawn(proxied.sweep_forever(), name="sweep proxied pictures")
+        self._closing.push_async_callback(_cancel, sweeping)
+        return proxied
+
+    async def _opened(self, path: Path) -> Media:
+        media = await asyncio.to_thread(Media.from_path, path)
+        self._closing.callback(media.close)
+        return media
+
     async def _drain(self, runner: web.BaseRunner, requests: "_InFlight") -> None:
         """Lets work in flight end; aiohttp's own shutdown drops what is still arriving of it."""
         for site in list(runner.sites):
@@ -149,14 +221,28 @@ class App:
     async def _load_model(self) -> None:
         self.scanner.model = await in_daemon_thread(self._build_model)
         policy = self.scanner.model.judge.policy
-        _logger.info(
-            "ready: model %s, policy %r %s",
-            self.scanner.model.fingerprint,
-            policy.name,
-            policy.version,
-        )
         if policy.note:
-            _logger.warning("policy %r: %s", policy.name, policy.note)
+            _logger.warning("policy", name=policy.name, note=policy.note)
+        try:
+            await self.scanner.prove(
+                await self._opened(TEST_PICTURE), await self._opened(PLACEHOLDER)
+            )
+        except ScanError as error:
+            _logger.error("the model failed its first pictures", detail=str(error))
+        if not self.scanner.proven:
+            _logger.error(
+                "not ready: the test picture must be blocked, plain gray must not, and the model "
+                "must tell them apart; see docs/policy.md",
+                model=self.scanner.model.fingerprint,
+                policy=policy.name,
+            )
+            return
+        _logger.info(
+            "ready",
+            model=self.scanner.model.fingerprint,
+            policy=policy.name,
+            version=policy.version,
+        )
 
     def _build_model(self) -> Model:
         settings = self.settings
@@ -179,6 +265,11 @@ class App:
             await asyncio.wait([self._loading])
         if self.scanner.model is not None:
             await self.scanner.model.batcher.aclose()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
 
 
 class _InFlight:

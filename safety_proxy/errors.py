@@ -10,14 +10,16 @@
         NotOffered              501  a way of storing that the settings leave closed
         DeadlineExceeded        408
         DownloadFailed          400/500  the address in `?url=` or `?proxy=` gave no picture
-      Busy                    503  no room for another request just now
       ScanError               no verdict could be reached: 503, and nothing is forwarded
         QueueFull
         ScanTimeout
         EmbedderUnavailable
+      Busy                    503  no room for another request just now
+        StoreUnavailable        the database of this proxy cannot be used just now
       UpstreamError           pict-rs' doing
         UpstreamUnreachable     502
         UpstreamTimeout         504
+        UpstreamRefused         as pict-rs says: a proxied picture that it would not take
 
 A picture that was judged and blocked is a `Verdict`, never an exception. A picture that cannot be
 decoded is `UndecodableImage`; the scanner turns it into the action that the policy names.
@@ -151,6 +153,12 @@ class Busy(SafetyProxyError):
         return "The image server is busy just now, try again in a moment"
 
 
+class StoreUnavailable(Busy):
+    """The database cannot be read or written just now; `str(error)` says why, for the log only."""
+
+    reason = "store"
+
+
 class ScanError(SafetyProxyError):
     """No verdict could be reached; the same picture may well pass a moment later.
 
@@ -211,3 +219,19 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     reason = "upstream_timeout"
+
+
+class UpstreamRefused(UpstreamError):
+    """pict-rs would not store a picture that the proxy brought: its own status, text and code."""
+
+    reason = "upstream_refused"
+
+    def __init__(self, status: int, message: str, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+    @property
+    def public_message(self) -> str:
+        """pict-rs' own text."""
+        return str(self)

@@ -23,6 +23,7 @@ class Source(StrEnum):
     POLICY = "policy"  # the model's scores, under the rules of the policy
     BLOCK_LIST = "block_list"  # the exact hash is listed; no model was asked
     UNREADABLE = "unreadable"  # no picture could be decoded; the policy says what follows
+    UNSCANNED = "unscanned"  # nobody could decide, and `scan.on_failure` says to let it in
 
 
 @dataclass(frozen=True, slots=True)

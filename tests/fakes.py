@@ -4,9 +4,11 @@ import asyncio
 import email
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import Message
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,16 +19,21 @@ from yarl import URL
 from safety_proxy.crops import CropSpec, Float32Array, UInt8Array
 from safety_proxy.errors import EmbedderUnavailable
 from safety_proxy.inference.batcher import Batcher
+from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy, parse_policy
 from safety_proxy.proxy.fetch import Fetcher
-from safety_proxy.proxy.forward import Pictrs
-from safety_proxy.proxy.server import ProxyServer
+from safety_proxy.proxy.forward import STORES, Pictrs
+from safety_proxy.proxy.proxied import Proxied
+from safety_proxy.proxy.server import PLACEHOLDER, ProxyServer
 from safety_proxy.scanner import Model, Scanner
-from safety_proxy.settings import FetchSettings, Settings, UpstreamSettings
+from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
+from safety_proxy.store.database import Database
 from safety_proxy.store.hashlist import BlockList
+from safety_proxy.store.proxied import ProxiedTable
+from safety_proxy.store.unscanned import Unscanned
 
 POLICY_TEXT = """
 name = "colors"
@@ -57,6 +64,7 @@ all = ["green"]
 
 _AXES = ("red", "green", "blue")
 _PATIENCE_SECONDS = 30
+API_KEY = "pictrs-api-key"
 
 
 def color_policy() -> Policy:
@@ -192,7 +200,9 @@ class FakeServer:
     def stored(self) -> list[Received]:
         """The complete uploads."""
         return [
-            r for r in self.received if r.complete and r.method == "POST" and "/image" in r.target
+            received
+            for received in self.received
+            if received.complete and received.target.partition("?")[0] in STORES
         ]
 
     async def start(self) -> None:
@@ -213,11 +223,17 @@ class FakeServer:
     @staticmethod
     async def as_pictrs(request: web.BaseRequest, received: Received) -> web.StreamResponse:
         """As much of pict-rs as the unit tests need."""
-        if received.target.startswith("/image?") or received.target == "/image":
+        path = received.target.partition("?")[0]
+        if path == "/image/backgrounded":
+            uploads = [{"upload_id": f"{n}"} for n, _ in enumerate(received.parts)]
+            return web.json_response({"msg": "ok", "uploads": uploads}, status=202)
+        if path in STORES:
             files = [
-                {"file": f"{n}.png", "delete_token": "t"} for n, _ in enumerate(received.parts)
+                {"file": part.get_filename(), "delete_token": "t"} for part in received.parts
             ]
             return web.json_response({"msg": "ok", "files": files}, status=201)
+        if path == "/internal/delete":
+            return web.json_response({"msg": "ok"})
         return web.Response(text="pict-rs")
 
 
@@ -231,6 +247,10 @@ class Running:
     metrics: Metrics
     cache: VerdictCache
     pictrs: Pictrs
+    proxied: Proxied | None
+    table: ProxiedTable
+    unscanned: Unscanned
+    spooler: Spooler
 
 
 @asynccontextmanager
@@ -241,40 +261,75 @@ async def running_proxy(
     embedder: FakeEmbedder | None = None,
     policy: Policy | None = None,
     origin_port: int | None = None,
+    folder: Path | None = None,
     **sections: dict[str, Any],
 ) -> AsyncIterator[Running]:
-    """The public listener in front of this pict-rs; `sections` are settings."""
-    fetch = {"allow_networks": ["127.0.0.0/8"], "allow_ports": [origin_port or 80]}
-    settings = Settings.model_validate({"fetch": fetch, **sections})
+    """The public listener in front of this pict-rs; `sections` are settings.
+
+    folder: of the database; one that goes with the proxy unless given.
+    """
+    upstream = {"url": pictrs_url, "api_key": API_KEY, **sections.pop("upstream", {})}
+    fetch = {
+        "allow_networks": ["127.0.0.0/8"],
+        "allow_ports": [origin_port or 80],
+        **sections.pop("fetch", {}),
+    }
+    settings = Settings.model_validate({"upstream": upstream, "fetch": fetch, **sections})
     metrics, embedder = Metrics(), embedder or FakeEmbedder()
     cache = VerdictCache(settings.cache.max_entries)
-    scanner = Scanner(settings, cache=cache, block_list=BlockList(), metrics=metrics)
-    model = scanner.model = model_of(
-        embedder, metrics, policy=policy, batch_limit=settings.model.batch_limit
-    )
-    read_seconds = settings.upstream.read_seconds
-    pictrs = Pictrs(
-        UpstreamSettings.model_validate({"url": pictrs_url, "read_seconds": read_seconds})
-    )
-    fetcher = Fetcher(
-        FetchSettings.model_validate(settings.fetch), max_file_bytes=settings.limits.max_file_bytes
-    )
-    server = ProxyServer(scanner, pictrs, fetcher, limits=settings.limits, metrics=metrics)
-    runner = web.ServerRunner(
-        web.Server(server.handle, access_log=None, handler_cancellation=True), shutdown_timeout=0.1
-    )
-    await runner.setup()
-    try:
+    async with AsyncExitStack() as closing:
+        folder = folder or Path(closing.enter_context(TemporaryDirectory()))
+        database = Database(folder)
+        await database.open()
+        closing.push_async_callback(database.aclose)
+        table, unscanned = ProxiedTable(database), Unscanned(database)
+        scanner = Scanner(
+            settings, cache=cache, block_list=BlockList(), unscanned=unscanned, metrics=metrics
+        )
+        closing.callback(scanner.close)
+        model = scanner.model = model_of(
+            embedder, metrics, policy=policy, batch_limit=settings.model.batch_limit
+        )
+        closing.push_async_callback(model.batcher.aclose)
+        pictrs = Pictrs(settings.upstream)
+        closing.push_async_callback(pictrs.aclose)
+        limits = settings.limits
+        spooler = Spooler(file_bytes=limits.max_file_bytes, total_bytes=limits.max_spool_bytes)
+        fetcher = Fetcher(settings.fetch, spooler)
+        closing.push_async_callback(fetcher.aclose)
+        proxied = None
+        if settings.upstream.api_key is not None:
+            proxied = Proxied(
+                settings.proxied,
+                table=table,
+                fetcher=fetcher,
+                scanner=scanner,
+                pictrs=pictrs,
+                seconds=settings.server.request_seconds,
+            )
+        placeholder = closing.enter_context(await asyncio.to_thread(Media.from_path, PLACEHOLDER))
+        server = ProxyServer(
+            settings,
+            scanner=scanner,
+            pictrs=pictrs,
+            fetcher=fetcher,
+            spooler=spooler,
+            proxied=proxied,
+            placeholder=placeholder,
+            metrics=metrics,
+        )
+        runner = web.ServerRunner(
+            web.Server(server.handle, access_log=None, handler_cancellation=True),
+            shutdown_timeout=0.1,
+        )
+        await runner.setup()
+        closing.push_async_callback(runner.cleanup)
+        closing.callback(embedder.go.set)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield Running(url, embedder, scanner, metrics, cache, pictrs)
-    finally:
-        embedder.go.set()
-        await runner.cleanup()
-        await fetcher.aclose()
-        await pictrs.aclose()
-        await model.batcher.aclose()
-        scanner.close()
+        yield Running(
+            url, embedder, scanner, metrics, cache, pictrs, proxied, table, unscanned, spooler
+        )
 
 
 BOUNDARY = "a-boundary"

@@ -46,6 +46,7 @@ _WORDS = {
     "int": "whole number",
     "float": "number",
     "Path": "path",
+    "SecretStr": "secret",
     "HttpUrl": "URL",
     "IPv4Network": "network",
     "IPv6Network": "network",

@@ -14,6 +14,7 @@ from safety_proxy import __version__
 from safety_proxy.metrics import Metrics
 from safety_proxy.scanner import Scanner
 from safety_proxy.store.cache import VerdictCache
+from safety_proxy.store.unscanned import Unscanned
 
 
 class AdminServer(Collector):
@@ -25,12 +26,14 @@ class AdminServer(Collector):
         cache: VerdictCache,
         metrics: Metrics,
         *,
+        unscanned: Unscanned,
         queue_limit: int,
         upstream_alive: Callable[[], Awaitable[bool]],
     ) -> None:
         self._scanner = scanner
         self._cache = cache
         self._metrics = metrics
+        self._unscanned = unscanned
         self._queue_limit = queue_limit
         self._upstream_alive = upstream_alive
         self._started = time.monotonic()
@@ -54,10 +57,14 @@ class AdminServer(Collector):
         """200 when an upload would be judged and stored; else 503 with what is missing."""
         del request
         checks = {
-            "model": self._scanner.model is not None and not self._scanner.model.batcher.failing,
+            "model": self._scanner.proven and self._model_works(),
             "pictrs": await self._upstream_alive(),
         }
         return web.json_response(checks, status=200 if all(checks.values()) else 503)
+
+    def _model_works(self) -> bool:
+        model = self._scanner.model
+        return model is not None and not model.batcher.failing and not model.batcher.stuck
 
     async def _stats(self, request: web.Request) -> web.Response:
         del request
@@ -91,6 +98,7 @@ class AdminServer(Collector):
             },
             "scans": {"by_action": dict(metrics.scans_by_action)},
             "failures": dict(metrics.failures),
+            "unscanned": len(self._unscanned),
             "queue": {
                 "scans_in_flight": self._scanner.in_flight,
                 "limit": self._queue_limit,
@@ -120,6 +128,11 @@ class AdminServer(Collector):
             yield CounterMetricFamily(f"safety_proxy_cache_{name}", documentation, value=value)
         yield GaugeMetricFamily(
             "safety_proxy_cache_entries", "Verdicts in memory", value=len(self._cache)
+        )
+        yield GaugeMetricFamily(
+            "safety_proxy_unscanned",
+            "Pictures that were let in unseen and have not been scanned since",
+            value=len(self._unscanned),
         )
         yield GaugeMetricFamily(
             "safety_proxy_scans_in_flight", "Scans under way", value=self._scanner.in_flight

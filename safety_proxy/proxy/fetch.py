@@ -1,59 +1,95 @@
 """A foreign address -> Media, in pict-rs' place.
 
 The address comes from strangers, so it must not lead into private networks. Names are resolved by
-a resolver that drops private addresses, and the connection goes to what it returned: there is no
+a resolver that refuses private addresses, and the connection goes to what it returned: there is no
 second look-up that could answer otherwise. Each redirect passes the same checks.
+
+Addresses are private and often hold a key. So no message holds any part of one, and the library's
+errors, which do, are left out of the chain (`from None`).
 """
 
 import asyncio
-import ipaddress
+import re
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http import HTTPStatus
-from typing import Final
-from urllib.parse import quote
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+from urllib.parse import quote, urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from safety_proxy import __version__
+from safety_proxy.deadline import Deadline
 from safety_proxy.errors import BodyTooLarge, DownloadFailed
-from safety_proxy.media.spool import Media, Spool
+from safety_proxy.media.spool import Media, Spooler
+from safety_proxy.proxy.addresses import IPNetwork, is_allowed, is_port_allowed, literal
 from safety_proxy.settings import FetchSettings
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 MAX_REDIRECTS: Final = 5
+# Together they bound the head of an answer at 1.6 MB; what ordinary servers send is under 8 KiB.
+MAX_HEADER_BYTES: Final = 16 * 1024
+MAX_HEADERS: Final = 100
+_LOOKUP_THREADS: Final = 16
+
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
+_GONE: Final = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 _LOCAL: Final = "Proxy url resolves to local address"  # pict-rs' own words for it
 
-# Ranges in which an IPv4 address hides inside an IPv6 one, or that are public by the registry
-# and private by what a router may do with them.
-_NEVER: Final = tuple(
-    ipaddress.ip_network(network)
-    for network in (
-        "64:ff9b::/96",  # NAT64, RFC 6052
-        "64:ff9b:1::/48",  # NAT64 for local use, RFC 8215
-        "2002::/16",  # 6to4, RFC 3056
-        "2001::/32",  # Teredo, RFC 4380
-        "::/96",  # IPv4-compatible, RFC 4291
-        "fec0::/10",  # site-local, RFC 3879
-    )
-)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+# No login, no percent-escape, no zone, and a port of plain digits.
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9a-f:.]+\]|[^\[\]:@%]+)(?::[0-9]*)?", re.IGNORECASE)
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+_MAX_NAME_LENGTH: Final = 254  # RFC 1035, with the last dot; IDNA is slow on longer ones
+_VALIDATOR: Final = re.compile(r"[\x20-\x7e]{1,1024}")
 
 
-def is_allowed(address: IPAddress, allowed: Sequence[IPNetwork] = ()) -> bool:
-    """Whether a foreign address may be asked: global unicast, or in a network the admin allows."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if any(address in network for network in allowed if network.version == address.version):
-        return True
-    if any(address in network for network in _NEVER if network.version == address.version):
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+class Validators(NamedTuple):
+    """What an origin said of the version that it gave, to ask later whether it is still that."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+class Fetched(NamedTuple):
+    """A picture, and the validators that came with it."""
+
+    media: Media
+    validators: Validators
+
+
+class _SystemResolver(AbstractResolver):
+    """The system's look-up, on threads of its own.
+
+    A name server that keeps silent blocks a thread for half a minute. On the loop's own threads,
+    a few names of a stranger's would hold up all disk and decoding work.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="look-up")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: socket.getaddrinfo(
+                host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            ),
+        )
+        return [
+            ResolveResult(
+                hostname=host, host=str(address[0]), port=port, family=kind, proto=proto, flags=0
+            )
+            for kind, _, proto, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class _PublicResolver(AbstractResolver):
@@ -70,11 +106,10 @@ class _PublicResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
-        for result in found:
-            if not is_allowed(
-                ipaddress.ip_address(result["host"].partition("%")[0]), self._allowed
-            ):
-                raise DownloadFailed(_LOCAL, status=400)
+        if not found:
+            raise OSError("no address")  # aiohttp relies on at least one
+        if not all(is_allowed(ip_address(result["host"]), self._allowed) for result in found):
+            raise DownloadFailed(_LOCAL, status=HTTPStatus.BAD_REQUEST)
         return found
 
     async def close(self) -> None:
@@ -87,20 +122,23 @@ class Fetcher:
     def __init__(
         self,
         settings: FetchSettings,
+        spooler: Spooler,
         *,
-        max_file_bytes: int,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._settings = settings
-        self._max_file_bytes = max_file_bytes
+        self._spooler = spooler
+        self._resolver = _PublicResolver(resolver or _SystemResolver(), settings.allow_networks)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=_PublicResolver(resolver or ThreadedResolver(), settings.allow_networks),
+                resolver=self._resolver,
                 # A pooled connection, or a cached name, would outlive the check that let it in.
                 force_close=True,
                 use_dns_cache=False,
             ),
-            timeout=aiohttp.ClientTimeout(total=settings.total_seconds),
+            timeout=aiohttp.ClientTimeout(
+                sock_connect=settings.silence_seconds, sock_read=settings.silence_seconds
+            ),
             headers={
                 "Accept": "*/*",
                 "Accept-Encoding": "identity",  # a picture is compressed already; no bombs
@@ -109,80 +147,136 @@ class Fetcher:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
         )
 
-    async def fetch(self, address: str, opened: ExitStack) -> Media:
-        """What lies at `address`; `opened` closes it. Raises DownloadFailed."""
-        try:
-            async with asyncio.timeout(self._settings.total_seconds):
-                return await self._follow(address, opened)
-        except TimeoutError as error:
-            raise DownloadFailed("Unable to download image, it took too long") from error
-        except (aiohttp.ClientError, UnicodeError) as error:  # the latter from a name like `a..b`
-            raise DownloadFailed(
-                "Unable to download image, the server cannot be reached"
-            ) from error
+    async def fetch(
+        self,
+        address: str,
+        opened: ExitStack,
+        *,
+        deadline: Deadline,
+        known: Validators | None = None,
+    ) -> Fetched | None:
+        """What lies at `address`; `opened` closes it.
 
-    async def _follow(self, address: str, opened: ExitStack) -> Media:
-        url = self._checked(address)
-        for _ in range(MAX_REDIRECTS + 1):
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status in {301, 302, 303, 307, 308}:
-                    url = self._checked(response.headers.get("Location", ""), base=url)
+        known: validators of an earlier answer. None comes back only when they were given and the
+        origin says that nothing has changed since.
+        Raises DownloadFailed if there is no picture to be had, Busy if there is no room for one.
+        """
+        try:
+            async with asyncio.timeout(min(self._settings.total_seconds, deadline.left)):
+                return await self._follow(_parsed(address), opened, known or Validators())
+        except TimeoutError:
+            raise DownloadFailed("Unable to download image, it took too long") from None
+        except aiohttp.ClientError:
+            raise DownloadFailed("Unable to download image, the server cannot be reached") from None
+
+    async def _follow(self, url: URL, opened: ExitStack, known: Validators) -> Fetched | None:
+        """The answer at the end of the redirects.
+
+        Validators belong to the one address that gave them. Sent to another, a date can bring the
+        answer "not modified" for a picture that was never seen. So they go out and are taken in
+        only where the first address answers itself; what lies behind a redirect is fetched whole.
+        """
+        conditions = _conditions(known)
+        for hop in range(MAX_REDIRECTS + 1):
+            self._check(url)
+            headers = conditions if hop == 0 else None
+            async with self._session.get(url, headers=headers, allow_redirects=False) as response:
+                location = response.headers.get("Location")
+                if response.status in _REDIRECTS and location:
+                    url = _parsed(location, base=url)
                     continue
+                if response.status == HTTPStatus.NOT_MODIFIED and headers:
+                    return None
                 if response.status != HTTPStatus.OK:
                     raise DownloadFailed(
-                        f"Unable to download image, bad response {response.status}"
+                        f"Unable to download image, bad response {response.status}",
+                        gone=response.status in _GONE,
                     )
-                return await self._spool(response, opened)
+                media = await self._spool(response, opened)
+                return Fetched(media, _validators(response) if hop == 0 else Validators())
         raise DownloadFailed("Unable to download image, too many redirects")
 
-    def _checked(self, address: str, base: URL | None = None) -> URL:
-        """The URL to ask next. Raises DownloadFailed unless scheme, port and host are allowed."""
-        try:
-            url = URL(_escaped(address), encoded=True)
-            url = base.join(url) if base else url
-            port = url.port
-        except ValueError as error:
-            raise DownloadFailed("Unable to download image, invalid url", status=400) from error
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise DownloadFailed("Unable to download image, invalid url", status=400)
-        if url.user is not None or url.password is not None:
-            raise DownloadFailed("Unable to download image, url with a login", status=400)
-        if self._settings.allow_ports and port not in self._settings.allow_ports:
+    def _check(self, url: URL) -> None:
+        """Raises DownloadFailed unless the port, and the host if it is an address, may be asked."""
+        if not is_port_allowed(url.port or 0, self._settings.allow_ports):
             raise DownloadFailed("Unable to download image, port not allowed", status=400)
-        literal = _as_address(url.host)
-        if literal is not None and not is_allowed(literal, self._settings.allow_networks):
+        address = literal(url.raw_host or "")
+        if address is not None and not is_allowed(address, self._settings.allow_networks):
             raise DownloadFailed(_LOCAL, status=400)
-        if literal is None and url.host.replace(".", "").isdecimal():
-            # `127.1`, `2130706433`: no name, and what it stands for depends on who reads it.
-            raise DownloadFailed("Unable to download image, invalid url", status=400)
-        return url.with_fragment(None)
 
     async def _spool(self, response: aiohttp.ClientResponse, opened: ExitStack) -> Media:
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        encodings = response.headers.getall("Content-Encoding", [])
+        if any(encoding.strip().lower() not in {"", "identity"} for encoding in encodings):
             raise DownloadFailed("Unable to download image, unexpected encoding")
-        spool = Spool(limit_bytes=self._max_file_bytes)
-        opened.callback(spool.close)
+        too_large = DownloadFailed("Response body larger than size limit")
+        if (response.content_length or 0) > self._spooler.file_bytes:
+            raise too_large
+        spool = self._spooler.open(opened)
         try:
             async for chunk in response.content.iter_any():
                 await spool.write(chunk)
-        except BodyTooLarge as error:
-            raise DownloadFailed("Response body larger than size limit") from error
+        except BodyTooLarge:
+            raise too_large from None
+        if not spool.size_bytes:
+            raise DownloadFailed("Unable to download image, the answer is empty")
         return await spool.finish()
 
     async def aclose(self) -> None:
         await self._session.close()
+        await self._resolver.close()
 
 
-def _as_address(host: str) -> IPAddress | None:
-    """The address that a host literal is, else None."""
+def canonical(address: str) -> str:
+    """A key under which the spellings of one address meet; not an address to fetch.
+
+    Scheme and host in lower case and ASCII, no default port, no fragment, dot segments resolved,
+    and escapes as yarl writes them.
+    Raises DownloadFailed (400) for what cannot be fetched at all by its form.
+    """
+    return str(URL(str(_parsed(address))))
+
+
+def _parsed(address: str, base: URL | None = None) -> URL:
+    """The URL to ask; an address relative to `base` is joined to it.
+
+    Host in ASCII, no fragment. Of path and query only what may not stand in a URL is escaped:
+    signed links must arrive as they were made.
+    Raises DownloadFailed (400) unless it is http or https, with a host and no login.
+    """
     try:
-        return ipaddress.ip_address(host.partition("%")[0])
+        # yarl's own join unescapes the path that it joins to.
+        url = URL(urljoin(str(base), address) if base else address.strip(" \t\r\n"), encoded=True)
+        host = _host(url)
+        if url.scheme in {"http", "https"} and host and not _CONTROL.search(address.strip()):
+            return URL.build(
+                scheme=url.scheme,
+                host=f"[{host}]" if ":" in host else host,
+                port=url.port,
+                path=_escaped(url.raw_path),
+                query_string=_escaped(url.raw_query_string),
+                encoded=True,
+            )
     except ValueError:
-        return None
+        pass  # the text of which holds the address
+    raise DownloadFailed("Unable to download image, invalid url", status=400)
 
 
-def _escaped(address: str) -> str:
-    """With only what may not stand in a URL escaped: signed links must arrive as they were made."""
-    return quote(address.strip(), safe="%/:?#[]@!$&'()*+,;=~-._")
+def _escaped(text: str) -> str:
+    # A byte that was no UTF-8 in a header is a surrogate in its text, and becomes that byte again.
+    return quote(text, safe="%/:?[]@!$&'()*+,;=~-._", errors="surrogateescape")
+
+
+def _conditions(known: Validators) -> dict[str, str]:
+    conditions = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in conditions.items() if value}
+
+
+def _validators(response: aiohttp.ClientResponse) -> Validators:
+    """Those of an answer, without any that are too long to keep or could not be sent back."""
+    values = (response.headers.get(name, "") for name in ("ETag", "Last-Modified"))
+    return Validators(*(value if _VALIDATOR.fullmatch(value) else None for value in values))

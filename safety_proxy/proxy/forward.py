@@ -1,10 +1,13 @@
 """To pict-rs: `store` what a scan cleared, `stream` all that stores nothing."""
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -12,12 +15,28 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from safety_proxy.errors import UpstreamTimeout, UpstreamUnreachable
+from safety_proxy.deadline import HEADER as DEADLINE
+from safety_proxy.deadline import Deadline
+from safety_proxy.errors import UpstreamRefused, UpstreamTimeout, UpstreamUnreachable
 from safety_proxy.proxy import headers
-from safety_proxy.proxy.ingest import FIELD
+from safety_proxy.proxy.ingest import FIELD, is_file_name
 from safety_proxy.proxy.routes import Kind, Route
 from safety_proxy.scanner import Cleared
 from safety_proxy.settings import UpstreamSettings
+
+IMPORT: Final = "/internal/import"
+
+# The routes that take a multipart body of pictures.
+STORES: Final = frozenset({"/image", "/image/backgrounded", IMPORT})
+
+# After the deadline pict-rs says itself that it has given up, which is more than a time-out tells.
+_LAST_WORDS_SECONDS: Final = 0.2
+
+_NEUTRAL_NAME: Final = "picture"
+
+# Left of a request's time for pict-rs to take a judged picture: below it nothing is forwarded that
+# the client would not hear of any more. pict-rs takes a quarter to half a second for most.
+RESERVE_SECONDS: Final = 1.0
 
 # What aiohttp would add by itself; pict-rs gets what the client said, and no more.
 _AUTOMATIC = (hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING)
@@ -28,6 +47,7 @@ class Pictrs:
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self._base = str(settings.url).rstrip("/")
+        self._api_key = settings.api_key
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=settings.connect_seconds, sock_read=settings.read_seconds
         )
@@ -52,38 +72,75 @@ class Pictrs:
         )
 
     async def store(
-        self, files: Sequence[Cleared], query: str, request_headers: CIMultiDict[str]
+        self,
+        files: Sequence[Cleared],
+        request_headers: CIMultiDict[str],
+        *,
+        path: str = "/image",
+        query: str = "",
+        names: Sequence[str] = (),
+        deadline: Deadline,
     ) -> web.Response:
         """pict-rs' answer to an upload of these files, in this order.
 
-        query: an upload query, written anew. Raises UpstreamError; then nothing was stored, or the
-        connection broke while pict-rs answered.
+        path: one of STORES. query: an upload query, written anew. names: the file names, which only
+        an import looks at. pict-rs is told of the deadline, and stores nothing after it.
+        Raises UpstreamError; then nothing was stored, or the connection broke while pict-rs
+        answered.
         """
-        body = _Upload(files)
-        async with self._turns.of(file.media.sha256 for file in files):
-            return await self._send(body, query, request_headers)
-
-    async def _send(
-        self, body: "_Upload", query: str, request_headers: CIMultiDict[str]
-    ) -> web.Response:
+        if path not in STORES:
+            raise ValueError(f"{path} does not take uploads")
+        body = _Upload(files, names)
         request_headers[hdrs.CONTENT_TYPE] = body.content_type
         request_headers[hdrs.CONTENT_LENGTH] = str(body.size_bytes)
+        request_headers[DEADLINE] = deadline.as_header()
         with _mapped_errors():
-            async with self._stores.post(
-                self._url("/image", query),
-                data=body.parts(),
-                headers=request_headers,
-                allow_redirects=False,
-            ) as answer:
+            async with (
+                asyncio.timeout(deadline.left + _LAST_WORDS_SECONDS),
+                self._turns.of(file.media.sha256 for file in files),
+                self._stores.post(
+                    self._url(path, query),
+                    data=body.parts(),
+                    headers=request_headers,
+                    allow_redirects=False,
+                ) as answer,
+            ):
                 answer_headers = headers.from_pictrs(answer.headers)
                 answer_headers.popall(hdrs.CONTENT_LENGTH, None)  # set by what is sent
                 return web.Response(
                     status=answer.status, headers=answer_headers, body=await answer.read()
                 )
 
-    async def stream(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+    async def store_as(self, alias: str, file: Cleared, deadline: Deadline) -> None:
+        """Stores a picture under an alias chosen here.
+
+        Raises UpstreamRefused if pict-rs says that it did not, else UpstreamError, as `store`.
+        """
+        answer = await self.store(
+            [file], self._as_admin(), path=IMPORT, names=[alias], deadline=deadline
+        )
+        if answer.status != HTTPStatus.CREATED:
+            message, code = _told(answer)
+            raise UpstreamRefused(answer.status, message, code)
+
+    async def delete(self, alias: str) -> None:
+        """Removes an alias, and the picture with its last one. Raises UpstreamError."""
+        with _mapped_errors():
+            async with self._stores.request(
+                hdrs.METH_POST,
+                self._url("/internal/delete", f"alias={quote(alias, safe='')}"),
+                headers=self._as_admin(),
+                allow_redirects=False,
+            ) as answer:
+                if answer.status not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
+                    raise UpstreamUnreachable(f"pict-rs: {answer.status} to a deletion")
+
+    async def stream(
+        self, request: web.BaseRequest, route: Route, *, unless: HTTPStatus | None = None
+    ) -> web.StreamResponse | None:
         """pict-rs' answer to a request that stores nothing, passed on while it arrives.
 
+        None if it has the status `unless`; then nothing was passed on.
         Raises UpstreamError before the first byte of an answer; after it, the connection is cut.
         """
         if route.kind is not Kind.PASS:
@@ -100,6 +157,8 @@ class Pictrs:
                 allow_redirects=False,
             )
         async with answer:
+            if answer.status == unless:
+                return None
             response = web.StreamResponse(
                 status=answer.status,
                 reason=answer.reason,
@@ -108,6 +167,10 @@ class Pictrs:
             await response.prepare(request)
             await _copy_body(answer, request, response)
             return response
+
+    def _as_admin(self) -> CIMultiDict[str]:
+        key = self._api_key
+        return CIMultiDict({"X-Api-Token": key.get_secret_value()} if key else {})
 
     async def is_alive(self) -> bool:
         """Whether pict-rs answers its own health check."""
@@ -164,34 +227,53 @@ class _Turns:
 class _Upload:
     """A multipart body of cleared files, its length known beforehand.
 
-    Nothing of the client's form is in it: the field is fixed, the name neutral, the boundary ours.
+    Nothing of the client's form is in it but the name that an import gives a picture: the field is
+    fixed, the boundary ours.
     """
 
-    def __init__(self, files: Sequence[Cleared]) -> None:
+    def __init__(self, files: Sequence[Cleared], names: Sequence[str]) -> None:
         for file in files:
             if not isinstance(file, Cleared):  # the type says so; this holds where nobody checks it
                 raise TypeError(f"only cleared media can be stored, not {type(file).__name__}")
-        self._files = files
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
-        self._part_head = (
-            f"--{boundary}\r\n"
-            f'Content-Disposition: form-data; name="{FIELD}"; filename="picture"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode()
+        self._parts = [
+            (_part_head(boundary, name), file.media)
+            for file, name in zip(files, names or [_NEUTRAL_NAME] * len(files), strict=True)
+        ]
         self._end = f"--{boundary}--\r\n".encode()
-        framing = len(self._part_head) + len(b"\r\n")
-        self.size_bytes = sum(framing + file.media.size_bytes for file in files) + len(self._end)
+        self.size_bytes = len(self._end) + sum(
+            len(head) + media.size_bytes + len(b"\r\n") for head, media in self._parts
+        )
 
     async def parts(self) -> AsyncIterator[bytes]:
-        for file in self._files:
-            yield self._part_head
+        for head, media in self._parts:
+            yield head
             # Hashed once more on the way; if the bytes are not those of the verdict this raises,
             # and the body breaks off before its last boundary: pict-rs drops it.
-            async for block in file.media.blocks():
+            async for block in media.blocks():
                 yield block
             yield b"\r\n"
         yield self._end
+
+
+def _part_head(boundary: str, name: str) -> bytes:
+    if not is_file_name(name):
+        raise ValueError("not a name that a part's header can hold")
+    return (
+        f"--{boundary}\r\n"
+        f'Content-Disposition: form-data; name="{FIELD}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+
+
+def _told(answer: web.Response) -> tuple[str, str]:
+    """`msg` and `code` of pict-rs' JSON."""
+    try:
+        told = json.loads(answer.body if isinstance(answer.body, bytes) else b"")
+        return str(told["msg"]), str(told["code"])
+    except (ValueError, KeyError, TypeError):
+        return "The image server did not take the picture", UpstreamRefused.code
 
 
 @contextmanager
@@ -201,4 +283,5 @@ def _mapped_errors() -> Iterator[None]:
     except (aiohttp.ServerTimeoutError, TimeoutError) as error:
         raise UpstreamTimeout(f"pict-rs: {type(error).__name__}") from error
     except aiohttp.ClientError as error:
-        raise UpstreamUnreachable(f"pict-rs: {type(error).__name__}: {error}") from error
+        # Its text may hold an address with what a user looked at.
+        raise UpstreamUnreachable(f"pict-rs: {type(error).__name__}") from error

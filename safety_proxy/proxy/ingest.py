@@ -13,9 +13,10 @@ and there can at worst be refused.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, NamedTuple
 
 from aiohttp import web
 from multipart import (
@@ -26,8 +27,9 @@ from multipart import (
     parse_options_header,
 )
 
+from safety_proxy.deadline import Deadline
 from safety_proxy.errors import BodyTooLarge, MalformedRequest
-from safety_proxy.media.spool import Media, Spool
+from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.settings import LimitsSettings
 
 FIELD: Final = "images[]"
@@ -38,16 +40,27 @@ _OVERHEAD_BYTES: Final = 64 * 1024
 # A part's header line, for the sake of its file name: 5,000 characters of any script.
 _HEADER_BYTES: Final = 32 * 1024
 
-# As pict-rs has it (`src/ingest.rs`).
-_RECEIVE_SECONDS: Final = 60
+# Of a name that becomes an alias; a URL holds more, a file system less.
+_NAME_LENGTH: Final = 200
+
+
+class UploadedFile(NamedTuple):
+    """A file as it came, and the last part of the name that the client gave it."""
+
+    media: Media
+    name: str
 
 
 async def read_upload(
-    request: web.BaseRequest, limits: LimitsSettings, opened: ExitStack
-) -> list[Media]:
+    request: web.BaseRequest,
+    limits: LimitsSettings,
+    spooler: Spooler,
+    opened: ExitStack,
+    deadline: Deadline,
+) -> list[UploadedFile]:
     """The files of a multipart body in order, at least one; `opened` closes them.
 
-    Raises MalformedRequest or BodyTooLarge, as early as the bytes seen allow.
+    Raises MalformedRequest or BodyTooLarge, as early as the bytes seen allow, and Busy.
     """
     most_bytes = limits.max_files * limits.max_file_bytes + _OVERHEAD_BYTES
     if (request.content_length or 0) > most_bytes:
@@ -61,8 +74,8 @@ async def read_upload(
     await _invite(request)
     body = _bounded(request, most_bytes)
     try:
-        async with asyncio.timeout(_RECEIVE_SECONDS):
-            files = [file async for file in _files(parser, body, limits, opened)]
+        async with asyncio.timeout(deadline.left):
+            files = [file async for file in _files(parser, body, limits, spooler, opened)]
     except TimeoutError as error:
         raise MalformedRequest(
             "Client took too long to send request", code="stream-too-slow"
@@ -110,14 +123,16 @@ async def _files(
     parser: PushMultipartParser,
     body: AsyncIterator[bytes],
     limits: LimitsSettings,
+    spooler: Spooler,
     opened: ExitStack,
-) -> AsyncIterator[Media]:
+) -> AsyncIterator[UploadedFile]:
     spool: Spool | None = None
+    name = ""
     count = 0
     async for chunk in body:
         for event in parser.parse(chunk):
             if isinstance(event, MultipartSegment):
-                _check_part(event)
+                name = _name_of(event)
                 count += 1
                 if count > limits.max_files:
                     raise MalformedRequest("Too many files in request")
@@ -125,18 +140,27 @@ async def _files(
             elif spool is None:
                 raise MalformedRequest("Multipart stream is incomplete or damaged")
             elif event is None:
-                yield await _finish(spool)
+                yield UploadedFile(await _finish(spool), name)
                 spool = None
             else:
                 await spool.write(bytes(event))
     parser.close()  # raises MultipartError if the last boundary did not come
 
 
-def _check_part(part: MultipartSegment) -> None:
+def _name_of(part: MultipartSegment) -> str:
+    """The file name of a part. Raises MalformedRequest unless it is a file of the one field."""
     if part.name != FIELD:
         raise MalformedRequest("Found field with unexpected name or type")
     if part.filename is None:
         raise MalformedRequest("Failed to parse filename")
+    # The parser was told latin1, which every byte is; what was meant is UTF-8.
+    name: str = part.filename.encode("latin1").decode("utf-8", errors="replace")
+    return re.split(r"[/\\]", name)[-1]
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a part's header can hold it as it is; for an import it becomes the alias."""
+    return 0 < len(name) <= _NAME_LENGTH and name.isprintable() and not set('"/\\') & set(name)
 
 
 async def _finish(spool: Spool) -> Media:

@@ -1,12 +1,14 @@
 """Answers of our own, in pict-rs' shape: Lemmy shows `msg` and needs it to be there."""
 
+import math
+
 from aiohttp import web
 
-from safety_proxy.errors import SafetyProxyError, ScanError
+from safety_proxy.errors import Busy, SafetyProxyError, ScanError
 from safety_proxy.proxy.headers import SERVER
 from safety_proxy.verdict import Source, Verdict
 
-# Enough for a full queue to drain: 64 pictures at the slowest rate seen on two cores.
+# Where nothing is known of when there will be room.
 RETRY_AFTER_SECONDS = 5
 
 
@@ -33,7 +35,9 @@ def refused(verdict: Verdict, number: int, count: int) -> web.Response:
 
 def failed(error: SafetyProxyError) -> web.Response:
     """The answer for an error that ended a request."""
-    if isinstance(error, ScanError):
-        headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        return reply(error.status, error.public_message, error.code, **headers)
-    return reply(error.status, error.public_message, error.code)
+    headers = {}
+    if isinstance(error, Busy | ScanError):
+        wanted = error.retry_after if isinstance(error, ScanError) else None
+        seconds = RETRY_AFTER_SECONDS if wanted is None else max(1, math.ceil(wanted))
+        headers["Retry-After"] = str(seconds)
+    return reply(error.status, error.public_message, error.code, **headers)

@@ -5,12 +5,14 @@ what is forwarded is written anew from them. What is not in the table is not pas
 Source: pict-rs 0.5.25 `src/lib.rs`, `configure_endpoints`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final, Self
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from safety_proxy.errors import MalformedRequest, NotOffered, UnknownRoute
+from safety_proxy.errors import MalformedRequest, UnknownRoute
 
 
 class Kind(Enum):
@@ -19,6 +21,9 @@ class Kind(Enum):
     PASS = auto()  # stores nothing new: streamed through
     UPLOAD = auto()  # stores the files of its multipart body
     DOWNLOAD = auto()  # stores what lies at the address in its query
+    PROXIED = auto()  # shows what lies at the address, and stores it if it is not known
+    LOOKUP = auto()  # tells of what is known for the address, and fetches nothing
+    FORGET = auto()  # removes what is known for the address
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +31,33 @@ class _Row:
     methods: str
     path: str
     kind: Kind = Kind.PASS
-    proxies: bool = False  # with `?proxy=` it fetches that address and stores it
-    offered: bool = True
+    by_address: Kind | None = None  # what it is with `?proxy=`
 
 
 # `*` stands for any segment that is not empty, `process.*` for one that begins so.
 _TABLE = (
     _Row("GET", "healthz"),
     _Row("POST", "image", Kind.UPLOAD),
-    _Row("POST", "image/backgrounded", Kind.UPLOAD, offered=False),
+    _Row("POST", "image/backgrounded", Kind.UPLOAD),
     _Row("GET", "image/backgrounded/claim"),
     _Row("GET", "image/download", Kind.DOWNLOAD),
     _Row("GET DELETE", "image/delete/*/*"),
     _Row("GET HEAD", "image/original/*"),
-    _Row("GET HEAD", "image/original", proxies=True),
-    _Row("GET HEAD", "image/process.*", proxies=True),
-    _Row("GET", "image/process_backgrounded.*", proxies=True),
-    _Row("GET", "image/details/original", proxies=True),
+    _Row("GET", "image/original", by_address=Kind.PROXIED),
+    _Row("HEAD", "image/original", by_address=Kind.LOOKUP),
+    _Row("GET", "image/process.*", by_address=Kind.PROXIED),
+    _Row("HEAD", "image/process.*", by_address=Kind.LOOKUP),
+    _Row("GET", "image/process_backgrounded.*", by_address=Kind.LOOKUP),
+    _Row("GET", "image/details/original", by_address=Kind.LOOKUP),
     _Row("GET", "image/details/original/*"),
-    _Row("GET", "image/details/process.*", proxies=True),
-    _Row("GET", "image/blurhash", proxies=True),
-    _Row("POST", "internal/import", Kind.UPLOAD, offered=False),
+    _Row("GET", "image/details/process.*", by_address=Kind.LOOKUP),
+    _Row("GET", "image/blurhash", by_address=Kind.PROXIED),
+    _Row("POST", "internal/import", Kind.UPLOAD),
     _Row("GET", "internal/hashes"),
-    _Row("POST", "internal/purge", proxies=True),
-    _Row("POST", "internal/delete", proxies=True),
-    _Row("GET", "internal/aliases", proxies=True),
-    _Row("GET", "internal/identifier", proxies=True),
+    _Row("POST", "internal/purge", by_address=Kind.FORGET),
+    _Row("POST", "internal/delete", by_address=Kind.FORGET),
+    _Row("GET", "internal/aliases", by_address=Kind.LOOKUP),
+    _Row("GET", "internal/identifier", by_address=Kind.LOOKUP),
     _Row("POST", "internal/set_not_found"),
     _Row("POST", "internal/prune_missing"),
     _Row("DELETE", "internal/variants"),
@@ -59,41 +65,49 @@ _TABLE = (
     _Row("GET", "internal/limits"),  # 0.6
 )
 
+_OPERATIONS: Final = frozenset({"resize", "thumbnail", "crop", "blur", "identity"})
+
 # Keys of an upload's query; any other makes pict-rs fail with 500 (3.2 of its surface).
-_UPLOAD_KEYS = frozenset(
-    {
-        "max_width",
-        "max_height",
-        "max_area",
-        "max_frame_count",
-        "max_file_size",
-        "allow_image",
-        "allow_animation",
-        "allow_video",
-        "resize",
-        "thumbnail",
-        "crop",
-        "blur",
-        "identity",
-    }
-)
+_UPLOAD_KEYS: Final = _OPERATIONS | {
+    "max_width",
+    "max_height",
+    "max_area",
+    "max_frame_count",
+    "max_file_size",
+    "allow_image",
+    "allow_animation",
+    "allow_video",
+}
+
+_SOURCES: Final = frozenset({"src", "alias", "proxy"})
+
+# An address that was put into the query as it is, as Lemmy 0.19 does; an encoded one has no `://`.
+_RAW_ADDRESS: Final = re.compile("(?:^|&)proxy=(?P<rest>https?://.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """A request that pict-rs has a route for.
 
-    path: written anew, escaped, with a leading slash. query: as it came, byte for byte.
+    method, path: what pict-rs is asked; the path is written anew, escaped, with a leading slash.
+    query: of PASS as it came, byte for byte; of all others written anew, without the address.
+    address: of DOWNLOAD, PROXIED, LOOKUP and FORGET, as the client meant it.
     """
 
     kind: Kind
     method: str
     path: str
     query: str
+    address: str = ""
+
+    def by_alias(self, alias: str) -> Self:
+        """The same about a stored picture."""
+        query = write_query([("alias", alias)]) + (f"&{self.query}" if self.query else "")
+        return type(self)(Kind.PASS, self.method, self.path, query)
 
 
 def resolve(method: str, raw_path: str, raw_query: str) -> Route:
-    """The route of a request line. Raises UnknownRoute, NotOffered, MalformedRequest.
+    """The route of a request line. Raises UnknownRoute, MalformedRequest.
 
     raw_path, raw_query: as they came, undecoded.
     """
@@ -105,13 +119,13 @@ def resolve(method: str, raw_path: str, raw_query: str) -> Route:
     )
     if row is None:
         raise UnknownRoute("No such route")
-    keys = [key for key, _ in parse_query(raw_query)]
-    if not row.offered or (row.proxies and "proxy" in keys):
-        raise NotOffered("This way of storing a picture is not offered here yet")
-    if row.proxies and len([key for key in keys if key in {"src", "alias"}]) > 1:
-        # A doubled source makes pict-rs fall through to the next kind of source.
-        raise MalformedRequest("More than one source in the query", code="invalid-query")
     path = "/" + "/".join(quote(segment, safe="") for segment in segments)
+    if row.kind is Kind.UPLOAD:
+        return Route(row.kind, method, path, _upload_query(parse_query(raw_query)))
+    if row.kind is Kind.DOWNLOAD:
+        return _download(raw_query)
+    if row.by_address is not None:
+        return _by_source(row.by_address, method, path, raw_query)
     return Route(row.kind, method, path, raw_query)
 
 
@@ -133,6 +147,38 @@ def _segment_fits(pattern: str, segment: str) -> bool:
     return pattern == segment
 
 
+def _by_source(by_address: Kind, method: str, path: str, raw_query: str) -> Route:
+    """The route of a request that names a picture by alias or by address."""
+    pairs = _with_raw_address(path, raw_query) or parse_query(raw_query)
+    sources = [(key, value) for key, value in pairs if key in _SOURCES]
+    if len(sources) > 1:
+        # A doubled source makes pict-rs fall through to the next kind of source.
+        raise MalformedRequest("More than one source in the query", code="invalid-query")
+    if not sources or sources[0][0] != "proxy":
+        return Route(Kind.PASS, method, path, raw_query)
+    operations = write_query(pair for pair in pairs if pair[0] in _OPERATIONS)
+    return Route(by_address, method, path, operations, sources[0][1])
+
+
+def _with_raw_address(path: str, raw_query: str) -> list[tuple[str, str]] | None:
+    """The pairs of a query that an address was put into as it is, None if it was not.
+
+    Lemmy 0.19 does so in one call and encodes the address once in the next: both must meet, so
+    nothing in it is decoded. If it has a query, then all that follows is part of that query: what
+    looks like parameters was chosen by whoever made the address.
+    """
+    found = _RAW_ADDRESS.search(raw_query)
+    if found is None:
+        return None
+    address, _, rest = found["rest"].partition("&")
+    if "?" in address:
+        address, rest = found["rest"], ""
+        if path.startswith("/image/process."):  # the one place where Lemmy adds a parameter
+            added = re.search("&thumbnail=[0-9]+$", address)
+            address, rest = (address[: added.start()], added[0]) if added else (address, "")
+    return [*parse_query(raw_query[: found.start()]), ("proxy", address), *parse_query(rest)]
+
+
 def parse_query(raw_query: str) -> list[tuple[str, str]]:
     """Decoded pairs, split and decoded as pict-rs does it (`form_urlencoded`)."""
     pairs = (part.partition("=") for part in raw_query.split("&") if part)
@@ -148,25 +194,23 @@ def write_query(pairs: Iterable[tuple[str, str]]) -> str:
     return "&".join(f"{quote(key, safe='')}={quote(value, safe='')}" for key, value in pairs)
 
 
-def upload_query(raw_query: str) -> str:
+def _upload_query(pairs: list[tuple[str, str]]) -> str:
     """The query of an upload, written anew. Raises MalformedRequest on a key of something else."""
-    pairs = parse_query(raw_query)
     for key, _ in pairs:
         if key not in _UPLOAD_KEYS:
             raise MalformedRequest(f"Unknown key in the query: {key[:40]!r}", code="invalid-query")
     return write_query(pairs)
 
 
-def download_query(raw_query: str) -> tuple[str, str]:
-    """The address of a download, and the query for the upload that stands for it.
-
-    Raises MalformedRequest unless there is exactly one address, NotOffered for `backgrounded`.
-    """
+def _download(raw_query: str) -> Route:
+    """The upload that stands for a download. Raises MalformedRequest unless it has one address."""
     pairs = parse_query(raw_query)
     urls = [value for key, value in pairs if key == "url"]
+    background = [value for key, value in pairs if key == "backgrounded"]
     if len(urls) != 1:
         raise MalformedRequest("The query needs exactly one url", code="invalid-query")
-    if any(value != "false" for key, value in pairs if key == "backgrounded"):
-        raise NotOffered("Downloads in the background are not offered here yet")
-    rest = write_query(pair for pair in pairs if pair[0] not in {"url", "backgrounded"})
-    return urls[0], upload_query(rest)
+    if len(background) > 1 or not {*background} <= {"true", "false"}:
+        raise MalformedRequest("backgrounded is true or false", code="invalid-query")
+    path = "/image/backgrounded" if background == ["true"] else "/image"
+    rest = [pair for pair in pairs if pair[0] not in {"url", "backgrounded"}]
+    return Route(Kind.DOWNLOAD, "POST", path, _upload_query(rest), urls[0])

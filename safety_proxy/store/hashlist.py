@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
-TEST_PICTURE_LIST = "test picture"
+TEST_PICTURE: Final = Path(__file__).with_name("test_picture.png")
+TEST_PICTURE_LIST: Final = "test picture"
 
 
 def test_picture() -> bytes:
     """The harmless PNG that is always blocked: what EICAR is to virus scanners."""
-    return resources.files("safety_proxy.store").joinpath("test_picture.png").read_bytes()
+    return TEST_PICTURE.read_bytes()
 
 
 class BlockList:

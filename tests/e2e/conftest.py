@@ -50,10 +50,10 @@ def _running(server: Server) -> Iterator[None]:
         server.stop()
 
 
-def _build_pictrs(folder: Path, *, real: bool = False, **environment: str) -> PictRs:
+def _build_pictrs(folder: Path, *, real: bool = False, **options: str) -> PictRs:
     if real and not PictRs.can_be_real():
         missing("no ImageMagick, ffmpeg or exiftool, which a real pict-rs calls")
-    return PictRs(folder, real=real, **environment)
+    return PictRs(folder, real=real, **options)
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def servers() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def start_pictrs(tmp_path: Path, servers: ExitStack) -> StartPictRs:
-    def start(*, real: bool = False, **environment: str) -> PictRs:
-        server = _build_pictrs(_new_folder(tmp_path, "pictrs"), real=real, **environment)
+    def start(*, real: bool = False, **options: str) -> PictRs:
+        server = _build_pictrs(_new_folder(tmp_path, "pictrs"), real=real, **options)
         servers.enter_context(_running(server))
         return server
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import pictrs_binary
+from tests.e2e.harness import PICTRS_VERSIONS, pictrs_binary
 
 
 def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,8 @@ def _serve(**environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("upstream", ["stand-in", "real pict-rs"])
 def test_demo_judges_every_sample_as_expected(upstream: str) -> None:
     """With the pict-rs on PATH, and with the stand-in that says it is one."""
-    path = f"{pictrs_binary().parent}:/usr/bin:/bin" if upstream == "real pict-rs" else "/nowhere"
+    binary = pictrs_binary(PICTRS_VERSIONS[0])
+    path = f"{binary.parent}:/usr/bin:/bin" if upstream == "real pict-rs" else "/nowhere"
     result = _demo(path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert upstream in result.stdout

@@ -228,7 +228,7 @@ class App:
                 await self._opened(TEST_PICTURE), await self._opened(PLACEHOLDER)
             )
         except ScanError as error:
-            _logger.error("the model failed its first pictures", detail=str(error))
+            _logger.warning("the model failed its first pictures", detail=str(error))
         if not self.scanner.proven:
             _logger.error(
                 "not ready: the test picture must be blocked, plain gray must not, and the model "

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import signal
 import sys
 from enum import IntEnum
@@ -13,11 +12,13 @@ import typer
 
 from safety_proxy import __version__
 from safety_proxy.errors import ConfigError
+from safety_proxy.logs import configure, get_logger
 from safety_proxy.settings import Settings, load_settings
 from safety_proxy.store.hashlist import test_picture
 from safety_proxy.tasks import spawn
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+_logger = get_logger(__name__)
 
 
 class ExitCode(IntEnum):
@@ -49,9 +50,7 @@ def serve(
 ) -> None:
     """Run the proxy in front of pict-rs until SIGTERM or SIGINT."""
     settings = load_settings(config)
-    # Libraries speak of themselves on the root logger; from warnings on they are heard.
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("safety_proxy").setLevel(settings.log_level.upper())
+    configure(settings.log_level, settings.log_format)
     asyncio.run(_serve(settings))
 
 
@@ -68,7 +67,7 @@ def demo(
     """Show what the proxy does, with a small model, sample pictures and a pict-rs of any kind."""
     from safety_proxy.demo.run import run_demo  # noqa: PLC0415 -- as in _serve
 
-    logging.getLogger().setLevel(logging.ERROR)
+    configure("error", "console")
     try:
         sys.exit(asyncio.run(run_demo(upstream, once=once)))
     except KeyboardInterrupt:
@@ -97,13 +96,12 @@ async def _serve(settings: Settings) -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with App(settings) as app:
-        logging.getLogger(__name__).info(
-            "listening on %s:%d, admin on %s:%d, pict-rs at %s",
-            settings.server.host,
-            app.port,
-            settings.server.admin_host,
-            app.admin_port,
-            settings.upstream.url,
+        _logger.info(
+            "listening",
+            public=f"{settings.server.host}:{app.port}",
+            admin=f"{settings.server.admin_host}:{app.admin_port}",
+            # Not the whole address, which may hold a password.
+            pictrs=f"{settings.upstream.url.host}:{settings.upstream.url.port}",
         )
         ready = spawn(app.ready(), name="ready")
         stopped = spawn(stop.wait(), name="stop")

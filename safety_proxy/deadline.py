@@ -32,7 +32,7 @@ class Deadline(NamedTuple):
                 raise MalformedRequest("Failed to parse request deadline", code="parse-deadline")
             seconds = min(seconds, int(header) / 1e9 - time.time())
         if seconds <= 0:
-            raise DeadlineExceeded
+            raise DeadlineExceeded("Deadline exceeded")  # pict-rs' own words
         return cls.after(seconds)
 
     def within(self, seconds: float) -> Self:

@@ -96,25 +96,19 @@ class UnknownRoute(RequestError):
 
 
 class NotProxied(RequestError):
-    """No picture is known for this address; pict-rs' own words for it."""
+    """No picture is known for this address."""
 
     status = 404
     code = "proxy-not-found"
     reason = "not_proxied"
 
-    def __init__(self) -> None:
-        super().__init__("Media has not been proxied")
-
 
 class DeadlineExceeded(RequestError):
-    """The time that the client gave is over; pict-rs' own words for it."""
+    """The time that the client gave is over."""
 
     status = 408
     code = "request-timeout"
     reason = "deadline"
-
-    def __init__(self) -> None:
-        super().__init__("Deadline exceeded")
 
 
 class NotOffered(RequestError):
@@ -226,7 +220,11 @@ class UpstreamRefused(UpstreamError):
 
     reason = "upstream_refused"
 
-    def __init__(self, status: int, message: str, code: str) -> None:
+    status = 502
+
+    def __init__(
+        self, message: str, *, status: int = status, code: str = UpstreamError.code
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code

@@ -128,7 +128,10 @@ class Scanner:
             with self._metrics.stage("scan"):
                 verdict, cached = await self._decide(media, deadline)
         except ScanError as error:
-            verdict = await self._fail(media, error)
+            let_in = await self._on_failure(media, error)
+            if let_in is None:
+                raise
+            verdict = let_in
         if verdict.source is Source.POLICY:
             with suppress(StoreUnavailable):
                 await self._unscanned.clear(media.sha256)
@@ -165,8 +168,8 @@ class Scanner:
             and float(first @ second) < _SAME
         )
 
-    async def _fail(self, media: Media, error: ScanError) -> Verdict:
-        """What becomes of a picture that could not be judged: the one place that decides it."""
+    async def _on_failure(self, media: Media, error: ScanError) -> Verdict | None:
+        """The verdict that lets a picture in unseen; None if the error stands, as by default."""
         let_in = self._scan_settings.on_failure == "allow"
         self._metrics.failure(error.reason)
         _logger.warning(
@@ -177,7 +180,7 @@ class Scanner:
             let_in=let_in,
         )
         if not let_in:
-            raise error
+            return None
         with suppress(StoreUnavailable):  # the admin chose that nothing keeps a picture out
             await self._unscanned.mark(media.sha256, error.reason)
         reason = Reason("unscanned", detail=error.reason)
@@ -268,7 +271,7 @@ class Scanner:
             digest = hashlib.sha256()
             for frame in frames:
                 digest.update(frame.index.to_bytes(8, "big"))
-                digest.update(np.ascontiguousarray(frame.crop))
+                digest.update(frame.crop.tobytes())
             return frames, digest.hexdigest()
 
         with self._metrics.stage("decode"):

@@ -103,9 +103,7 @@ class FetchSettings(_Section):
     silence_seconds: float = Field(
         4.0, gt=0, description="Longest wait for a connection, and for the next byte"
     )
-    total_seconds: float = Field(
-        7.0, gt=0, description="Longest fetch in all, redirects included"
-    )
+    total_seconds: float = Field(7.0, gt=0, description="Longest fetch in all, redirects included")
     refused: Literal["placeholder", "error"] = Field(
         "placeholder",
         description="Answer to a download that was blocked: a neutral gray picture in its place, "

@@ -24,7 +24,7 @@ from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy, parse_policy
 from safety_proxy.proxy.fetch import Fetcher
-from safety_proxy.proxy.forward import STORES, Pictrs
+from safety_proxy.proxy.forward import IMPORT, STORES, Pictrs
 from safety_proxy.proxy.proxied import Proxied
 from safety_proxy.proxy.server import PLACEHOLDER, ProxyServer
 from safety_proxy.scanner import Model, Scanner
@@ -228,9 +228,10 @@ class FakeServer:
             uploads = [{"upload_id": f"{n}"} for n, _ in enumerate(received.parts)]
             return web.json_response({"msg": "ok", "uploads": uploads}, status=202)
         if path in STORES:
-            files = [
-                {"file": part.get_filename(), "delete_token": "t"} for part in received.parts
-            ]
+            names = [part.get_filename() for part in received.parts]
+            if path != IMPORT:
+                names = [f"{n}.png" for n, _ in enumerate(names)]
+            files = [{"file": name, "delete_token": "t"} for name in names]
             return web.json_response({"msg": "ok", "files": files}, status=201)
         if path == "/internal/delete":
             return web.json_response({"msg": "ok"})

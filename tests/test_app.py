@@ -80,7 +80,12 @@ def make(pictrs: FakeServer, loader: Loader, tmp_path: Path, nothing_left: None)
 
     def make(**sections: dict[str, Any]) -> App:
         server = {"port": 0, "admin_port": 0, **sections.pop("server", {})}
-        values = {"upstream": {"url": pictrs.url}, "policy": {"file": policy}, **sections}
+        values = {
+            "upstream": {"url": pictrs.url},
+            "policy": {"file": policy},
+            "store": {"folder": tmp_path / "store"},
+            **sections,
+        }
         return App(Settings.model_validate({"server": server, **values}), load_embedder=loader)
 
     return make

@@ -117,7 +117,9 @@ def test_the_overlay_gives_the_proxy_no_rights_that_it_does_not_need() -> None:
 
 def test_images_are_pinned() -> None:
     """A tag that moves could bring a pict-rs whose routes nobody has looked at."""
-    assert compose(STANDALONE)["services"]["pictrs"]["image"] == f"asonix/pictrs:{PICTRS_VERSIONS[0]}"
+    assert (
+        compose(STANDALONE)["services"]["pictrs"]["image"] == f"asonix/pictrs:{PICTRS_VERSIONS[0]}"
+    )
 
 
 def test_the_gpu_file_builds_what_it_needs() -> None:

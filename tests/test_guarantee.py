@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 from mypy import api as mypy
 
 import safety_proxy
+from safety_proxy.deadline import Deadline
 from safety_proxy.media.spool import Media
 from safety_proxy.proxy import routes
 from safety_proxy.proxy.forward import Pictrs
@@ -27,12 +28,15 @@ from tests.pictures import RED, plain
 PACKAGE = Path(safety_proxy.__file__).parent
 SNIPPET_HEAD = """
 from multidict import CIMultiDict
+from safety_proxy.deadline import Deadline
 from safety_proxy.media.spool import Media
 from safety_proxy.proxy.forward import Pictrs
 from safety_proxy.scanner import Cleared
 from safety_proxy.verdict import Verdict
 
-async def bypass(pictrs: Pictrs, media: Media, verdict: Verdict, cleared: Cleared) -> None:
+async def bypass(
+    pictrs: Pictrs, media: Media, verdict: Verdict, cleared: Cleared, deadline: Deadline
+) -> None:
 """
 
 
@@ -64,9 +68,9 @@ def test_type_checker_lets_nothing_but_cleared_be_stored(tmp_path: Path) -> None
     """Each way round the scanner is an error of the type checker, and the right way is none."""
     errors = check(
         tmp_path,
-        'await pictrs.store([cleared], "", CIMultiDict())',
-        'await pictrs.store([media], "", CIMultiDict())',
-        'await pictrs.store([verdict], "", CIMultiDict())',
+        "await pictrs.store([cleared], CIMultiDict(), deadline=deadline)",
+        "await pictrs.store([media], CIMultiDict(), deadline=deadline)",
+        "await pictrs.store([verdict], CIMultiDict(), deadline=deadline)",
         "Cleared(media, verdict)",
         "Cleared(media, verdict, seal=object())",
         "Cleared(media, verdict, seal=None)",
@@ -109,7 +113,7 @@ async def test_media_that_was_not_cleared_is_not_stored(tmp_path: Path, pictrs: 
     media = await asyncio.to_thread(media_of, tmp_path, b"x")
     upstream = Pictrs(UpstreamSettings.model_validate({"url": pictrs.url}))
     with media, pytest.raises(TypeError, match="only cleared media"):
-        await upstream.store([media], "", CIMultiDict())  # type: ignore[list-item]  # the point
+        await upstream.store([media], CIMultiDict(), deadline=Deadline.after(60))  # type: ignore[list-item]  # the point
     await upstream.aclose()
     assert pictrs.received == []
 
@@ -135,7 +139,7 @@ async def test_bytes_changed_after_the_verdict_are_not_stored(
     await asyncio.to_thread((tmp_path / media.sha256).write_bytes, bytes(size - 1) + b"!")
     upstream = Pictrs(UpstreamSettings.model_validate({"url": pictrs.url}))
     with media, pytest.raises(safety_proxy.errors.UpstreamUnreachable):
-        await upstream.store([cleared], "", CIMultiDict())
+        await upstream.store([cleared], CIMultiDict(), deadline=Deadline.after(60))
     await upstream.aclose()
     await until(lambda: bool(pictrs.received))
     (received,) = pictrs.received
@@ -150,8 +154,8 @@ async def test_bytes_changed_on_disk_during_the_scan_get_an_error_and_are_not_st
     """The whole way through the proxy: the client sees JSON, pict-rs nothing complete."""
     clear = proxy.scanner.clear
 
-    async def clear_then_change(media: Media) -> Cleared | Verdict:
-        outcome = await clear(media)
+    async def clear_then_change(media: Media, deadline: Deadline) -> Cleared | Verdict:
+        outcome = await clear(media, deadline)
         await asyncio.to_thread(os.pwrite, media._file.fileno(), b"!", 0)
         return outcome
 
@@ -210,7 +214,8 @@ def test_only_the_scanner_knows_the_seal() -> None:
 def test_one_place_sends_an_upload() -> None:
     """Of all calls that send a request, one is a `post`, and its body is made of `Cleared` alone.
 
-    The others are a `request` inside `Pictrs.stream`, which refuses storing routes, and `get`s.
+    The others are a `request` inside `Pictrs.stream`, which refuses storing routes, one that
+    deletes, and `get`s.
     """
     sends = {"post", "put", "patch", "request", "ws_connect", "_request"}
     found = []
@@ -226,7 +231,8 @@ def test_one_place_sends_an_upload() -> None:
                 and node.func.attr in sends
             ]
     assert sorted(found) == [
-        ("proxy/forward.py", "_send", "post"),
+        ("proxy/forward.py", "delete", "request"),
+        ("proxy/forward.py", "store", "post"),
         ("proxy/forward.py", "stream", "request"),
     ]
 
@@ -253,5 +259,9 @@ def test_every_row_that_stores_is_known_as_such() -> None:
         ("POST", "internal/import"),
         ("GET", "image/download"),
     }
-    proxying = {row.path for row in routes._TABLE if row.proxies}
-    assert {"image/original", "image/process.*", "image/blurhash"} <= proxying
+    fetching = {(row.methods, row.path) for row in routes._TABLE if row.by_address is Kind.PROXIED}
+    assert fetching == {
+        ("GET", "image/original"),
+        ("GET", "image/process.*"),
+        ("GET", "image/blurhash"),
+    }

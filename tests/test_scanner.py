@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from safety_proxy.deadline import Deadline
 from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanTimeout
 from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
@@ -15,8 +18,10 @@ from safety_proxy.policy.policy import Policy
 from safety_proxy.scanner import Cleared, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
+from safety_proxy.store.database import Database
 from safety_proxy.store.hashlist import BlockList
 from safety_proxy.store.hashlist import test_picture as blocked_test_picture
+from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import spawn
 from safety_proxy.verdict import Action, Source
 from tests.fakes import FakeEmbedder, color_policy, model_of, until
@@ -38,6 +43,12 @@ class Scanning:
     embedder: FakeEmbedder
     cache: VerdictCache
     metrics: Metrics
+    unscanned: Unscanned
+
+
+def soon() -> Deadline:
+    """One that no test waits for."""
+    return Deadline.after(60)
 
 
 @asynccontextmanager
@@ -47,14 +58,21 @@ async def scanning(
     """A scanner over a FakeEmbedder; `sections` are settings."""
     settings = Settings.model_validate(sections)
     cache, metrics, embedder = VerdictCache(100), Metrics(), embedder or FakeEmbedder()
-    scanner = Scanner(settings, cache=cache, block_list=BlockList(), metrics=metrics)
-    scanner.model = model = model_of(embedder, metrics, policy=policy)
-    try:
-        yield Scanning(scanner, embedder, cache, metrics)
-    finally:
-        embedder.go.set()
-        await model.batcher.aclose()
-        scanner.close()
+    with TemporaryDirectory() as folder:
+        database = Database(Path(folder))
+        await database.open()
+        unscanned = Unscanned(database)
+        scanner = Scanner(
+            settings, cache=cache, block_list=BlockList(), unscanned=unscanned, metrics=metrics
+        )
+        scanner.model = model = model_of(embedder, metrics, policy=policy)
+        try:
+            yield Scanning(scanner, embedder, cache, metrics, unscanned)
+        finally:
+            embedder.go.set()
+            await model.batcher.aclose()
+            scanner.close()
+            await database.aclose()
 
 
 @pytest.mark.parametrize(
@@ -74,8 +92,8 @@ async def test_picture_is_judged_by_the_policy(
     """Every looked-at frame counts; the verdict says on what it rests."""
     async with scanning() as it:
         with await media_of(body) as media:
-            verdict = await it.scanner.scan(media)
-            outcome = await it.scanner.clear(media)
+            verdict = await it.scanner.scan(media, soon())
+            outcome = await it.scanner.clear(media, soon())
         assert verdict.action is action
         assert [reason.rule for reason in verdict.reasons] == rules
         assert (verdict.sha256, verdict.source) == (media.sha256, Source.POLICY)
@@ -92,7 +110,7 @@ async def test_listed_picture_needs_no_model_pass() -> None:
     """Not even when the model is broken."""
     async with scanning(FakeEmbedder(error=RuntimeError("lost"))) as it:
         with await media_of(blocked_test_picture()) as media:
-            verdict = await it.scanner.scan(media)
+            verdict = await it.scanner.scan(media, soon())
         assert (verdict.action, verdict.source) == (Action.BLOCK, Source.BLOCK_LIST)
         assert str(verdict.reasons[0]) == "block-list: test picture"
         assert it.embedder.batches == []
@@ -108,7 +126,7 @@ async def test_what_cannot_be_read_has_the_action_of_the_policy(
     async with scanning(policy=policy, limits={"max_frame_pixels": 10_000}) as it:
         for _ in range(2):
             with await media_of(body) as media:
-                verdict = await it.scanner.scan(media)
+                verdict = await it.scanner.scan(media, soon())
             assert (verdict.action, verdict.source) == (action, Source.UNREADABLE)
             assert verdict.reasons[0].detail
         assert it.embedder.batches == []
@@ -122,35 +140,148 @@ async def test_before_the_model_has_loaded_every_scan_fails() -> None:
         it.scanner.model, model = None, it.scanner.model
         with await media_of(plain(RED)) as media:
             with pytest.raises(EmbedderUnavailable):
-                await it.scanner.scan(media)
+                await it.scanner.scan(media, soon())
             it.scanner.model = model
-            assert (await it.scanner.scan(media)).action is Action.ALLOW
+            assert (await it.scanner.scan(media, soon())).action is Action.ALLOW
 
 
 async def test_second_scan_of_the_same_bytes_skips_the_model() -> None:
-    """Other bytes of the same look do not."""
+    """Nor is it asked about other bytes that look the same to it: those cost a decode."""
     async with scanning() as it:
         for body in (plain(RED), plain(RED), plain(RED) + b"trailing"):
             with await media_of(body) as media:
-                await it.scanner.scan(media)
-        assert it.embedder.batches == [1, 1]
+                verdict = await it.scanner.scan(media, soon())
+                assert verdict.sha256 == media.sha256
+        assert it.embedder.batches == [1]
         assert (it.cache.counts.hits, it.cache.counts.misses) == (1, 2)
-        assert it.metrics.scans_by_action == {"allow": 2}
+        assert it.metrics.scans_by_action == {"allow": 1}
         assert it.metrics.verdicts_by_action == {"allow": 3}
+
+
+async def test_pictures_that_look_the_same_share_a_forward_pass_under_way() -> None:
+    """A picture and its copy without metadata, at the same time."""
+    async with scanning() as it:
+        it.embedder.go.clear()
+        media = [await media_of(plain(PURPLE) + bytes(n)) for n in range(5)]
+        scans = [spawn(it.scanner.scan(one, soon()), name="scan") for one in media]
+        await until(lambda: it.scanner.in_flight == 5)
+        await until(it.embedder.started.is_set)
+        it.embedder.go.set()
+        verdicts = await asyncio.gather(*scans)
+        assert [verdict.sha256 for verdict in verdicts] == [one.sha256 for one in media]
+        assert {verdict.action for verdict in verdicts} == {Action.BLOCK}
+        assert it.embedder.batches == [1]
+        for one in media:
+            one.close()
+
+
+async def test_other_frames_are_another_look() -> None:
+    """Equal crops in another number or order are judged by themselves."""
+    async with scanning() as it:
+        for colors in ([RED, BLUE], [BLUE, RED], [RED, BLUE, RED]):
+            with await media_of(animation(colors)) as media:
+                await it.scanner.scan(media, soon())
+        assert it.embedder.batches == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (EmbedderUnavailable("on purpose"), "model"),
+        (RuntimeError("on purpose"), "model"),
+        (MemoryError("on purpose"), "model"),
+    ],
+)
+async def test_failure_lets_nothing_in_unless_the_admin_chose_so(
+    failure: Exception, reason: str
+) -> None:
+    """Then the digest is marked until a scan succeeds; either way it is counted, once."""
+    for on_failure in ("block", "allow"):
+        async with scanning(FakeEmbedder(error=failure), scan={"on_failure": on_failure}) as it:
+            with await media_of(plain(PURPLE)) as media:
+                if on_failure == "block":
+                    with pytest.raises(EmbedderUnavailable):
+                        await it.scanner.clear(media, soon())
+                    assert len(it.unscanned) == 0
+                else:
+                    outcome = await it.scanner.clear(media, soon())
+                    assert isinstance(outcome, Cleared)
+                    assert outcome.verdict.source is Source.UNSCANNED
+                    assert len(it.unscanned) == 1
+                assert it.metrics.failures == {reason: 1}
+                assert len(it.cache) == 0
+                it.embedder.error = None
+                assert (await it.scanner.scan(media, soon())).action is Action.BLOCK
+                assert len(it.unscanned) == 0
+
+
+async def test_full_queue_and_lateness_are_failures_like_others() -> None:
+    """`allow` lets in what there is no time for, and before there is a model."""
+    async with scanning(scan={"on_failure": "allow", "queue_limit": 1}) as it:
+        it.embedder.go.clear()
+        with await media_of(plain(RED)) as slow, await media_of(plain(PURPLE)) as media:
+            scan = spawn(it.scanner.scan(slow, soon()), name="scan")
+            await until(lambda: it.scanner.in_flight == 1)
+            assert (await it.scanner.scan(media, soon())).source is Source.UNSCANNED
+            late = await it.scanner.scan(slow, Deadline.after(-1))
+            assert late.source is Source.UNSCANNED
+            it.embedder.go.set()
+            assert (await scan).source is Source.POLICY
+            it.scanner.model, model = None, it.scanner.model
+            assert (await it.scanner.scan(media, soon())).source is Source.UNSCANNED
+            it.scanner.model = model
+        assert it.metrics.failures == {"queue_full": 1, "timeout": 1, "model": 1}
+
+
+async def test_list_blocks_though_failures_are_let_in() -> None:
+    """What is known to be bad needs no model."""
+    embedder = FakeEmbedder(error=RuntimeError("on purpose"))
+    async with scanning(embedder, scan={"on_failure": "allow"}) as it:
+        with await media_of(blocked_test_picture()) as media:
+            assert (await it.scanner.scan(media, soon())).action is Action.BLOCK
+
+
+async def test_scan_that_could_not_end_in_time_is_refused_at_once() -> None:
+    """By the measured rate, with the time after which another attempt makes sense."""
+    async with scanning() as it:
+        it.scanner._pace._busy_seconds, it.scanner._pace._ended = 10.0, 2.0  # 5 s a scan
+        it.embedder.go.clear()
+        with await media_of(plain(RED)) as first, await media_of(plain(PURPLE)) as second:
+            scan = spawn(it.scanner.scan(first, soon()), name="scan")  # alone, so it may try
+            await until(lambda: it.scanner.in_flight == 1)
+            with pytest.raises(QueueFull) as caught:
+                await it.scanner.scan(second, soon())
+            assert caught.value.retry_after == pytest.approx(10, abs=1)
+            it.embedder.go.set()
+            assert (await scan).action is Action.ALLOW
+
+
+async def test_scanner_proves_itself_by_what_is_built_in() -> None:
+    """The test picture is blocked, another is not, and the model tells them apart."""
+    for embedder, picture, proven in (
+        (FakeEmbedder(), plain(RED), True),
+        (FakeEmbedder(), plain(PURPLE), False),
+        (FakeEmbedder(answer=lambda rows: rows * 0 + rows[:1]), plain(RED), False),
+    ):
+        async with scanning(embedder) as it:
+            with await media_of(blocked_test_picture()) as hit, await media_of(picture) as clean:
+                await it.scanner.prove(hit, clean)
+                assert it.scanner.proven is proven
+            assert it.metrics.verdicts_by_action == {}  # nothing that users sent
 
 
 async def test_new_policy_or_model_judges_known_bytes_anew() -> None:
     """A verdict holds for those that decided."""
     async with scanning() as it:
         with await media_of(plain(PURPLE)) as media:
-            assert (await it.scanner.scan(media)).action is Action.BLOCK
+            assert (await it.scanner.scan(media, soon())).action is Action.BLOCK
             rules = [rule for rule in color_policy().rules if rule.action is not Action.BLOCK]
             mild = color_policy().model_copy(update={"rules": rules})
             it.scanner.model = model_of(it.embedder, it.metrics, policy=mild)
-            assert (await it.scanner.scan(media)).action is Action.ALLOW
+            assert (await it.scanner.scan(media, soon())).action is Action.ALLOW
             other = FakeEmbedder(fingerprint="other/fp32")
             it.scanner.model = model_of(other, it.metrics)
-            assert (await it.scanner.scan(media)).model == "other/fp32"
+            assert (await it.scanner.scan(media, soon())).model == "other/fp32"
         assert it.cache.counts.hits == 0
 
 
@@ -160,11 +291,11 @@ async def test_scan_that_takes_too_long_is_given_up(spooled: Callable[[], set[st
         it.embedder.go.clear()
         with await media_of(plain(RED)) as media:
             with pytest.raises(ScanTimeout):
-                await it.scanner.scan(media)
+                await it.scanner.scan(media, soon())
             await until(lambda: it.scanner.in_flight == 0)
             assert len(it.cache) == 0
             it.embedder.go.set()
-            await it.scanner.scan(media)
+            await it.scanner.scan(media, soon())
     await until(lambda: not spooled())
 
 
@@ -172,15 +303,15 @@ async def test_scans_over_the_queue_s_limit_are_refused_at_once() -> None:
     """Those under way go on; known pictures are answered all the same."""
     async with scanning(scan={"queue_limit": 2}) as it:
         with await media_of(plain(GREEN)) as known:
-            await it.scanner.scan(known)
+            await it.scanner.scan(known, soon())
             it.embedder.started.clear()
             it.embedder.go.clear()
             waiting = [await media_of(plain(color)) for color in (RED, BLUE)]
-            tasks = [spawn(it.scanner.scan(media), name="scan") for media in waiting]
+            tasks = [spawn(it.scanner.scan(media, soon()), name="scan") for media in waiting]
             await until(lambda: it.scanner.in_flight == 2)
             with await media_of(plain(PURPLE)) as media, pytest.raises(QueueFull):
-                await it.scanner.scan(media)
-            assert (await it.scanner.scan(known)).action is Action.FLAG
+                await it.scanner.scan(media, soon())
+            assert (await it.scanner.scan(known, soon())).action is Action.FLAG
             it.embedder.go.set()
             assert {v.action for v in await asyncio.gather(*tasks)} == {Action.ALLOW}
             for media in waiting:
@@ -193,8 +324,8 @@ async def test_others_are_answered_though_the_first_closed_its_media() -> None:
     async with scanning(scan={"decode_threads": 1}) as it:
         it.embedder.go.clear()
         first, second = await media_of(plain(PURPLE)), await media_of(plain(PURPLE))
-        leader = spawn(it.scanner.scan(first), name="scan")
-        follower = spawn(it.scanner.scan(second), name="scan")
+        leader = spawn(it.scanner.scan(first, soon()), name="scan")
+        follower = spawn(it.scanner.scan(second, soon()), name="scan")
         await until(lambda: it.cache.counts.coalesced == 1)
         leader.cancel()
         first.close()
@@ -210,7 +341,7 @@ async def test_model_that_gives_nan_never_clears() -> None:
         with await media_of(plain(RED)) as media:
             for _ in range(2):
                 with pytest.raises(EmbedderUnavailable):
-                    await it.scanner.clear(media)
+                    await it.scanner.clear(media, soon())
         assert len(it.cache) == 0
 
 
@@ -221,7 +352,7 @@ async def test_log_has_one_line_a_scan_and_no_bytes(caplog: pytest.LogCaptureFix
             caplog.at_level("INFO", "safety_proxy.scanner"),
             await media_of(plain(PURPLE)) as media,
         ):
-            await it.scanner.scan(media)
+            await it.scanner.scan(media, soon())
         (record,) = caplog.records
         line = record.getMessage()
         assert f"sha256={media.sha256[:16]} action=block source=policy cached=False" in line

@@ -37,7 +37,8 @@ def test_a_reason_reads_as_a_log_wants_it(reason: Reason, text: str) -> None:
 def test_names_are_those_of_policy_files_and_metrics() -> None:
     """Other programs read them."""
     assert [str(action) for action in Action] == ["allow", "flag", "block"]
-    assert [str(source) for source in Source] == ["policy", "block_list", "unreadable"]
+    names = [str(source) for source in Source]
+    assert names == ["policy", "block_list", "unreadable", "unscanned"]
 
 
 def test_a_verdict_cannot_be_changed() -> None:

@@ -107,7 +107,7 @@ def _default(field: FieldInfo) -> str:
     if default is None:
         return "none"
     shown = default if isinstance(default, int | float | str | list) else str(default)
-    return f"`{json.dumps(shown)}`"
+    return f"`{json.dumps(shown, default=str)}`"
 
 
 def main() -> None:

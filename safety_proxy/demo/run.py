@@ -4,22 +4,28 @@ import asyncio
 import time
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import aiohttp
 from rich.console import Console
 from rich.table import Table
 
 from safety_proxy.app import App
+from safety_proxy.deadline import Deadline
 from safety_proxy.demo.upstream import demo_upstream, free_port
-from safety_proxy.media.spool import Spool, Spooler
+from safety_proxy.media.spool import Spooler
 from safety_proxy.settings import Settings, load_settings
 from safety_proxy.store.hashlist import TEST_PICTURE_LIST, test_picture
 from safety_proxy.verdict import Action, Verdict
 
 FOLDER = Path(str(resources.files("safety_proxy.demo")))
+
+# For a verdict that is known already.
+_SCAN_SECONDS = 30.0
 SAMPLES = FOLDER / "samples"
 
 _STYLE = {Action.ALLOW: "green", Action.FLAG: "yellow", Action.BLOCK: "red"}
@@ -63,13 +69,14 @@ def samples() -> Iterator[Sample]:
     yield Sample(TEST_PICTURE_LIST, Action.BLOCK, test_picture())
 
 
-def demo_settings(upstream: str) -> Settings:
+def demo_settings(upstream: str, folder: Path) -> Settings:
     """The small model and its policy, on the usual ports where they are free."""
     return load_settings(
         server={"port": free_port(8580), "admin_port": free_port(8581)},
         upstream={"url": upstream},
         model={"name": "demo"},
         policy={"file": FOLDER / "policy.toml"},
+        store={"folder": folder},
     )
 
 
@@ -77,9 +84,14 @@ async def run_demo(upstream: str | None, *, once: bool) -> int:
     """Prints the table and stays up unless `once`; 0 if every sample was judged as expected."""
     console = Console()
     console.print("The demo's model knows emoji-like drawings and nothing else: no safety tool.")
+    with TemporaryDirectory(prefix="safety-proxy-demo-") as folder:
+        return await _run(console, upstream, Path(folder), once=once)
+
+
+async def _run(console: Console, upstream: str | None, folder: Path, *, once: bool) -> int:
     async with (
         demo_upstream(upstream) as (address, description),
-        App(demo_settings(address)) as app,
+        App(demo_settings(address, folder)) as app,
     ):
         console.print(f"Storing in {description}.")
         with console.status("Loading the model"):
@@ -109,12 +121,11 @@ async def _send(sample: Sample, app: App, session: aiohttp.ClientSession) -> Out
 
 async def _verdict(sample: Sample, app: App) -> Verdict:
     """The verdict that the answer keeps to itself; it is known by now and costs no scan."""
-    spool = Spool(Spooler(file_bytes=len(sample.body), total_bytes=len(sample.body)))
-    try:
+    spooler = Spooler(file_bytes=len(sample.body), total_bytes=len(sample.body))
+    with ExitStack() as opened:
+        spool = spooler.open(opened)
         await spool.write(sample.body)
-        return await app.scanner.scan(await spool.finish())
-    finally:
-        spool.close()
+        return await app.scanner.scan(await spool.finish(), Deadline.after(_SCAN_SECONDS))
 
 
 def _table(outcomes: Iterable[Outcome]) -> Table:

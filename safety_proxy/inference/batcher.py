@@ -1,22 +1,27 @@
 """One forward pass for all that wait: work-conserving, never waiting for a batch to fill."""
 
 import asyncio
-import logging
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 import numpy as np
 
 from safety_proxy.crops import Float32Array, UInt8Array
 from safety_proxy.errors import EmbedderUnavailable
 from safety_proxy.inference.embedder import Embedder
+from safety_proxy.logs import get_logger
 from safety_proxy.metrics import Metrics
 from safety_proxy.tasks import spawn
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
+
+# As long as Lemmy waits for anything of pict-rs: a pass that takes longer answers nobody.
+STUCK_SECONDS: Final = 30.0
 
 
 @dataclass(eq=False, slots=True)
@@ -33,16 +38,33 @@ class Batcher:
     While one forward pass runs, whoever arrives waits; the next pass takes all of them, up to
     `batch_limit` crops. An idle model therefore starts at once, and a busy one fills its batches.
     A batch that fails is run again picture by picture, so that one bad input costs one answer.
+    What a picture's own pass fails with is for its caller to log.
+
+    clock: seconds that only rise.
     """
 
-    def __init__(self, embedder: Embedder, *, batch_limit: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        batch_limit: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._embedder = embedder
         self._batch_limit = batch_limit
         self._metrics = metrics
+        self._clock = clock
         self._waiting: deque[_Job] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._pump: asyncio.Task[None] | None = None
+        self._pass_since: float | None = None
         self.failing = False
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the forward pass under way has taken more than STUCK_SECONDS."""
+        return self._pass_since is not None and self._clock() - self._pass_since > STUCK_SECONDS
 
     @property
     def frames_waiting(self) -> int:
@@ -78,6 +100,11 @@ class Batcher:
                 if len(batch) == 1:
                     self._give_up(batch[0], error)
                 else:
+                    _logger.warning(
+                        "a batch failed, its pictures are run one by one",
+                        pictures=len(batch),
+                        error=error,
+                    )
                     await self._answer_singly(batch)
 
     def _next_batch(self) -> list[_Job]:
@@ -98,7 +125,6 @@ class Batcher:
         self.failing = False
 
     async def _answer_singly(self, batch: list[_Job]) -> None:
-        _logger.warning("a batch of %d pictures failed; trying them one by one", len(batch))
         for job in batch:
             if job.done.done():
                 continue
@@ -109,7 +135,6 @@ class Batcher:
 
     def _give_up(self, job: _Job, error: EmbedderUnavailable) -> None:
         self.failing = True
-        _logger.error("the model failed: %s", error)
         _fail(job, error)
 
     async def _forward(self, crops: list[UInt8Array]) -> list[Float32Array]:
@@ -118,6 +143,7 @@ class Batcher:
         rows: list[Float32Array] = []
         for start in range(0, len(crops), self._batch_limit):
             chunk = crops[start : start + self._batch_limit]
+            self._pass_since = self._clock()
             try:
                 with self._metrics.stage("forward_pass"):
                     part = await loop.run_in_executor(
@@ -128,6 +154,8 @@ class Batcher:
             except Exception as error:
                 # Boundary: whatever the model does, the callers are answered.
                 raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
+            finally:
+                self._pass_since = None
             if len(part) != len(chunk):  # whose row is whose could only be guessed
                 raise EmbedderUnavailable(f"{len(part)} embeddings for {len(chunk)} crops")
             self._metrics.batch(len(chunk))

@@ -112,8 +112,8 @@ class Spool:
         await spool.write(chunk) ...
         media = await spool.finish()
 
-    Raises BodyTooLarge as soon as more than the spooler's `file_bytes` were written, Busy when there
-    is no room.
+    Raises BodyTooLarge as soon as more than the spooler's `file_bytes` were written, Busy when
+    there is no room.
     """
 
     def __init__(self, spooler: Spooler) -> None:

@@ -38,7 +38,9 @@ _LOOKUP_THREADS: Final = 16
 
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _GONE: Final = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
-_LOCAL: Final = "Proxy url resolves to local address"  # pict-rs' own words for it
+# pict-rs' own words for these two.
+_LOCAL: Final = "Proxy url resolves to local address"
+_TOO_LARGE: Final = "Response body larger than size limit"
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 # No login, no percent-escape, no zone, and a port of plain digits.
@@ -109,7 +111,7 @@ class _PublicResolver(AbstractResolver):
         if not found:
             raise OSError("no address")  # aiohttp relies on at least one
         if not all(is_allowed(ip_address(result["host"]), self._allowed) for result in found):
-            raise DownloadFailed(_LOCAL, status=HTTPStatus.BAD_REQUEST)
+            raise DownloadFailed(_LOCAL, status=400)
         return found
 
     async def close(self) -> None:
@@ -213,15 +215,14 @@ class Fetcher:
         encodings = response.headers.getall("Content-Encoding", [])
         if any(encoding.strip().lower() not in {"", "identity"} for encoding in encodings):
             raise DownloadFailed("Unable to download image, unexpected encoding")
-        too_large = DownloadFailed("Response body larger than size limit")
         if (response.content_length or 0) > self._spooler.file_bytes:
-            raise too_large
+            raise DownloadFailed(_TOO_LARGE)
         spool = self._spooler.open(opened)
         try:
             async for chunk in response.content.iter_any():
                 await spool.write(chunk)
         except BodyTooLarge:
-            raise too_large from None
+            raise DownloadFailed(_TOO_LARGE) from None
         if not spool.size_bytes:
             raise DownloadFailed("Unable to download image, the answer is empty")
         return await spool.finish()
@@ -249,21 +250,32 @@ def _parsed(address: str, base: URL | None = None) -> URL:
     Raises DownloadFailed (400) unless it is http or https, with a host and no login.
     """
     try:
-        # yarl's own join unescapes the path that it joins to.
-        url = URL(urljoin(str(base), address) if base else address.strip(" \t\r\n"), encoded=True)
-        host = _host(url)
-        if url.scheme in {"http", "https"} and host and not _CONTROL.search(address.strip()):
-            return URL.build(
-                scheme=url.scheme,
-                host=f"[{host}]" if ":" in host else host,
-                port=url.port,
-                path=_escaped(url.raw_path),
-                query_string=_escaped(url.raw_query_string),
-                encoded=True,
-            )
+        return _rebuilt(address.strip(" \t\r\n"), base)
     except ValueError:
-        pass  # the text of which holds the address
-    raise DownloadFailed("Unable to download image, invalid url", status=400)
+        raise DownloadFailed("Unable to download image, invalid url", status=400) from None
+
+
+def _rebuilt(address: str, base: URL | None) -> URL:
+    if _CONTROL.search(address):
+        raise ValueError("a control character")  # some readers skip those, others do not
+    # Not yarl's own join, which unescapes the path that it joins to.
+    url = URL(urljoin(str(base), address) if base else address, encoded=True)
+    if url.scheme not in {"http", "https"} or not _AUTHORITY.fullmatch(url.raw_authority):
+        raise ValueError("not of the web")
+    if url.port == 0 or len(url.raw_host or "") > _MAX_NAME_LENGTH:
+        raise ValueError("no port, or no name")
+    # IDNA turns other digits and dots into plain ones: what is an address is told after it.
+    host = url.with_host(url.raw_host or "").raw_host or ""
+    if literal(host) is None and not _NAME.fullmatch(host):
+        raise ValueError("no name")
+    return URL.build(
+        scheme=url.scheme,
+        host=f"[{host}]" if ":" in host else host,
+        port=url.port,
+        path=_escaped(url.raw_path),
+        query_string=_escaped(url.raw_query_string),
+        encoded=True,
+    )
 
 
 def _escaped(text: str) -> str:

@@ -121,7 +121,7 @@ class Pictrs:
         )
         if answer.status != HTTPStatus.CREATED:
             message, code = _told(answer)
-            raise UpstreamRefused(answer.status, message, code)
+            raise UpstreamRefused(message, status=answer.status, code=code)
 
     async def delete(self, alias: str) -> None:
         """Removes an alias, and the picture with its last one. Raises UpstreamError."""

@@ -30,7 +30,6 @@ from multipart import (
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import BodyTooLarge, MalformedRequest
 from safety_proxy.media.spool import Media, Spool, Spooler
-from safety_proxy.settings import LimitsSettings
 
 FIELD: Final = "images[]"
 
@@ -53,29 +52,30 @@ class UploadedFile(NamedTuple):
 
 async def read_upload(
     request: web.BaseRequest,
-    limits: LimitsSettings,
     spooler: Spooler,
     opened: ExitStack,
+    *,
+    max_files: int,
     deadline: Deadline,
 ) -> list[UploadedFile]:
     """The files of a multipart body in order, at least one; `opened` closes them.
 
     Raises MalformedRequest or BodyTooLarge, as early as the bytes seen allow, and Busy.
     """
-    most_bytes = limits.max_files * limits.max_file_bytes + _OVERHEAD_BYTES
+    most_bytes = max_files * spooler.file_bytes + _OVERHEAD_BYTES
     if (request.content_length or 0) > most_bytes:
         raise BodyTooLarge("Upload too large")
     parser = PushMultipartParser(
         _boundary(request),
         header_charset="latin1",
         max_header_size=_HEADER_BYTES,
-        max_segment_count=limits.max_files + 1,
+        max_segment_count=max_files + 1,
     )
     await _invite(request)
     body = _bounded(request, most_bytes)
     try:
         async with asyncio.timeout(deadline.left):
-            files = [file async for file in _files(parser, body, limits, spooler, opened)]
+            files = [file async for file in _files(parser, body, spooler, opened, max_files)]
     except TimeoutError as error:
         raise MalformedRequest(
             "Client took too long to send request", code="stream-too-slow"
@@ -122,9 +122,9 @@ async def _bounded(request: web.BaseRequest, most_bytes: int) -> AsyncIterator[b
 async def _files(
     parser: PushMultipartParser,
     body: AsyncIterator[bytes],
-    limits: LimitsSettings,
     spooler: Spooler,
     opened: ExitStack,
+    max_files: int,
 ) -> AsyncIterator[UploadedFile]:
     spool: Spool | None = None
     name = ""
@@ -134,7 +134,7 @@ async def _files(
             if isinstance(event, MultipartSegment):
                 name = _name_of(event)
                 count += 1
-                if count > limits.max_files:
+                if count > max_files:
                     raise MalformedRequest("Too many files in request")
                 spool = spooler.open(opened)
             elif spool is None:

@@ -114,7 +114,11 @@ class ProxyServer:
         with ExitStack() as opened:
             with self._metrics.stage("receive"):
                 files = await read_upload(
-                    request, self._settings.limits, self._spooler, opened, deadline
+                    request,
+                    self._spooler,
+                    opened,
+                    max_files=self._settings.limits.max_files,
+                    deadline=deadline,
                 )
             names = [file.name for file in files] if route.path == IMPORT else []
             if not all(map(is_file_name, names)):
@@ -209,7 +213,7 @@ class ProxyServer:
     async def _known(self, route: Route) -> str:
         alias = await self._offered().find(route.address)
         if alias is None:
-            raise NotProxied
+            raise NotProxied("Media has not been proxied")  # pict-rs' own words
         return alias
 
     def _offered(self) -> Proxied:

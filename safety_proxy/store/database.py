@@ -55,8 +55,8 @@ class Database:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(
-                f"Database {self.path}: {error}. Let the folder (store.folder) be writable, or move "
-                "the file away if it is damaged; it is then made anew."
+                f"Database {self.path}: {error}. Let the folder (store.folder) be writable; if the "
+                "file is damaged, move it away and it is made anew."
             ) from error
 
     def _open(self) -> None:

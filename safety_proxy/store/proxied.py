@@ -80,9 +80,7 @@ class ProxiedTable:
                 "UPDATE proxied SET state = 'doomed' WHERE address = ? AND state = 'live'",
                 (entry.address,),
             )
-            connection.execute(
-                "UPDATE proxied SET state = 'live' WHERE alias = ?", (entry.alias,)
-            )
+            connection.execute("UPDATE proxied SET state = 'live' WHERE alias = ?", (entry.alias,))
 
         await self._database.run(finish)
 

@@ -15,7 +15,6 @@ from typing import Any, Final, TypeVar, assert_never
 from urllib.parse import unquote_to_bytes
 
 import h11
-import structlog
 
 from safety_proxy.deadline import HEADER, Deadline
 from safety_proxy.errors import (
@@ -25,6 +24,7 @@ from safety_proxy.errors import (
     ScanError,
     UnknownRoute,
 )
+from safety_proxy.logs import get_logger
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.scanner import Scanner
@@ -34,7 +34,7 @@ from safety_proxy.validator.connection import Answer, Connection
 from safety_proxy.validator.request import read_picture
 from safety_proxy.verdict import Action, Source, Verdict
 
-_logger = structlog.stdlib.get_logger(__name__)
+_logger = get_logger(__name__)
 
 T = TypeVar("T")
 

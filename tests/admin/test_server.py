@@ -22,10 +22,12 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 @pytest.fixture
 async def admin(proxy: Running) -> AsyncIterator[str]:
     """The address of the admin listener beside `proxy`."""
+    proxy.scanner.proven = True
     server = AdminServer(
         proxy.scanner,
         proxy.cache,
         proxy.metrics,
+        unscanned=proxy.unscanned,
         queue_limit=64,
         upstream_alive=proxy.pictrs.is_alive,
     )

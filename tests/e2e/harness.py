@@ -329,8 +329,9 @@ def _magick_folder(folder: Path) -> Path:
 class SafetyProxy(Server):
     """`python -m safety_proxy serve` in front of `upstream_url`, with the demo model and policy.
 
-    `start` returns when `/readyz` says 200. Its validator's door is open. It may fetch from loopback at any port. Each setting is
-    an environment variable and can be overridden: `SAFETY_PROXY_LIMITS__MAX_FILE_BYTES="1000"`.
+    `start` returns when `/readyz` says 200. It may fetch from loopback at any port, and its door
+    for pict-rs' validation is open. Each setting is an environment variable and can be overridden:
+    `SAFETY_PROXY_LIMITS__MAX_FILE_BYTES="1000"`.
     """
 
     def __init__(self, folder: Path, upstream_url: str, **environment: str) -> None:

@@ -15,10 +15,10 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from safety_proxy.deadline import Deadline
 from safety_proxy.errors import BodyTooLarge, MalformedRequest, RequestError
-from safety_proxy.media.spool import Media
-from safety_proxy.proxy import ingest
-from safety_proxy.proxy.ingest import read_upload
+from safety_proxy.media.spool import Media, Spooler
+from safety_proxy.proxy.ingest import UploadedFile, read_upload
 from safety_proxy.settings import LimitsSettings
 from tests.fakes import BOUNDARY, FakeServer, Running, ask, multipart, running_proxy
 from tests.pictures import RED, plain
@@ -49,6 +49,20 @@ def request_of(body: Body, **headers: str) -> web.BaseRequest:
     )
 
 
+async def receive(
+    request: web.BaseRequest,
+    opened: ExitStack,
+    limits: LimitsSettings = SMALL,
+    deadline: Deadline | None = None,
+) -> list[UploadedFile]:
+    """`read_upload` within these limits."""
+    spooler = Spooler(file_bytes=limits.max_file_bytes, total_bytes=10**9)
+    deadline = deadline or Deadline.after(60)
+    return await read_upload(
+        request, spooler, opened, max_files=limits.max_files, deadline=deadline
+    )
+
+
 async def contents(media: Media) -> bytes:
     """The bytes of media, whose digest and size are checked on the way."""
     body = b"".join([block async for block in media.blocks()])
@@ -62,8 +76,8 @@ async def read(
 ) -> list[bytes]:
     """The files of a body that arrives in these chunks."""
     with ExitStack() as opened:
-        files = await read_upload(request_of(Body(chunks), **headers), limits, opened)
-        return [await contents(file) for file in files]
+        files = await receive(request_of(Body(chunks), **headers), opened, limits)
+        return [await contents(file.media) for file in files]
 
 
 def split(body: bytes, size: int) -> list[bytes]:
@@ -257,7 +271,7 @@ async def test_request_that_is_no_multipart_is_refused_unread(
     """Its headers tell, so its body is not asked for."""
     body = Body([multipart(b"file")])
     with ExitStack() as opened, pytest.raises(MalformedRequest, match=message):
-        await read_upload(request_of(body, **headers), SMALL, opened)
+        await receive(request_of(body, **headers), opened)
     assert body.taken_bytes == 0
 
 
@@ -265,7 +279,7 @@ async def test_request_without_content_type_is_refused() -> None:
     """In pict-rs' words."""
     request = make_mocked_request("POST", "/image", payload=cast("StreamReader", Body([])))
     with ExitStack() as opened, pytest.raises(MalformedRequest, match="No Content-Type header"):
-        await read_upload(request, SMALL, opened)
+        await receive(request, opened)
 
 
 async def test_files_of_exactly_the_limit_pass() -> None:
@@ -320,7 +334,7 @@ async def test_endless_body_ends_early(
     """No more is read than all files at their limits, and room for what frames them."""
     body = Body(endless(start, chunk))
     with ExitStack() as opened, pytest.raises(error):
-        await read_upload(request_of(body), SMALL, opened)
+        await receive(request_of(body), opened)
     assert body.taken_bytes <= 3 * SMALL.max_file_bytes + 65 * 1024
     assert not spooled()
 
@@ -329,11 +343,11 @@ async def test_too_large_by_its_own_word_is_refused_unread() -> None:
     """Content-Length tells before a byte is read."""
     body = Body([b"x"])
     with ExitStack() as opened, pytest.raises(BodyTooLarge):
-        await read_upload(request_of(body, Content_Length="1000000"), SMALL, opened)
+        await receive(request_of(body, Content_Length="1000000"), opened)
     assert body.taken_bytes == 0
 
 
-async def test_slow_client_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_client_is_given_up() -> None:
     """As pict-rs gives up, with its code."""
 
     class Stalled(Body):
@@ -341,16 +355,16 @@ async def test_slow_client_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
             yield multipart(b"file")[:50]
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(ingest, "_RECEIVE_SECONDS", 0.01)
+    deadline = Deadline.after(0.01)
     with ExitStack() as opened, pytest.raises(MalformedRequest) as caught:
-        await read_upload(request_of(Stalled([])), SMALL, opened)
+        await receive(request_of(Stalled([])), opened, deadline=deadline)
     assert caught.value.code == "stream-too-slow"
 
 
 async def test_owner_closes_the_files(spooled: Callable[[], set[str]]) -> None:
     """They live as long as the stack that was handed in."""
     with ExitStack() as opened:
-        files = await read_upload(request_of(Body([multipart(b"a", b"b")])), SMALL, opened)
+        files = await receive(request_of(Body([multipart(b"a", b"b")])), opened)
         assert len(spooled()) == len(files) == 2
     assert not spooled()
 

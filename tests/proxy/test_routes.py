@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety_proxy.errors import MalformedRequest, NotOffered, SafetyProxyError, UnknownRoute
+from safety_proxy.errors import MalformedRequest, SafetyProxyError, UnknownRoute
 from safety_proxy.proxy import routes
-from safety_proxy.proxy.routes import Kind, download_query, parse_query, resolve, upload_query
+from safety_proxy.proxy.routes import Kind, Route, parse_query, resolve
 
 KNOWN = [
     ("GET", "/healthz"),
@@ -65,82 +65,128 @@ def test_every_row_that_passes_is_in_the_list_above() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "kind"),
+    ("method", "path", "query", "stored_by"),
     [
-        ("POST", "/image", Kind.UPLOAD),
-        ("POST", "/%69mage", Kind.UPLOAD),
-        ("POST", "/%69%6D%61%67%65", Kind.UPLOAD),
-        ("GET", "/image/download", Kind.DOWNLOAD),
-        ("GET", "/image/downloa%64", Kind.DOWNLOAD),
-        ("GET", "/imag%65/%64ownload", Kind.DOWNLOAD),
+        ("POST", "/image", "", "/image"),
+        ("POST", "/%69mage", "", "/image"),
+        ("POST", "/%69%6D%61%67%65", "", "/image"),
+        ("POST", "/image/background%65d", "", "/image/backgrounded"),
+        ("POST", "/internal/im%70ort", "", "/internal/import"),
+        ("GET", "/image/download", "url=x", "/image"),
+        ("GET", "/image/downloa%64", "url=x", "/image"),
+        ("GET", "/imag%65/%64ownload", "url=x&backgrounded=true", "/image/backgrounded"),
     ],
 )
-def test_storing_routes_are_known_in_every_spelling(method: str, path: str, kind: Kind) -> None:
+def test_storing_routes_are_known_in_every_spelling(
+    method: str, path: str, query: str, stored_by: str
+) -> None:
     """pict-rs decodes before it matches, and so do we; what is forwarded has one spelling."""
-    route = resolve(method, path, "")
-    assert route.kind is kind
-    assert route.path in {"/image", "/image/download"}
+    route = resolve(method, path, query)
+    assert route.kind is (Kind.UPLOAD if method == "POST" else Kind.DOWNLOAD)
+    assert (route.method, route.path) == ("POST", stored_by)
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("POST", "/image/backgrounded"),
-        ("POST", "/image/background%65d"),
-        ("POST", "/internal/import"),
-        ("POST", "/internal/im%70ort"),
-    ],
-)
-def test_storing_routes_that_are_not_guarded_yet_are_closed(method: str, path: str) -> None:
-    """501, whatever the query."""
-    for query in ("", "resize=10", "proxy=x"):
-        with pytest.raises(NotOffered):
-            resolve(method, path, query)
-
-
-PROXY_KEYS = [
-    "proxy=http://x/",
-    "proxy=",
-    "proxy",
-    "alias=a&proxy=http://x/",
-    "proxy=http://x/&alias=a",
-    "src=a&proxy=http://x/",
-    "src=a&src=b&proxy=http://x/",
-    "alias=a&alias=b&proxy=http://x/",
-    "pro%78y=http://x/",
-    "%70%72%6F%78%79=http://x/",
-    "&&proxy=http://x/&&",
-    "x=%ff&proxy=http://x/",
-    "proxy=a&proxy=b",
+ADDRESS = "http://x.example/a.png"
+BY_ADDRESS = [
+    ("GET", "/image/original", Kind.PROXIED),
+    ("HEAD", "/image/original", Kind.LOOKUP),
+    ("GET", "/image/%6Friginal", Kind.PROXIED),
+    ("GET", "/image/process.jpg", Kind.PROXIED),
+    ("GET", "/image/process.xyz", Kind.PROXIED),
+    ("GET", "/image/process%2Exyz", Kind.PROXIED),
+    ("GET", "/image/process.a%2Fb", Kind.PROXIED),
+    ("HEAD", "/image/process.jpg", Kind.LOOKUP),
+    ("GET", "/image/process_backgrounded.jpg", Kind.LOOKUP),
+    ("GET", "/image/details/original", Kind.LOOKUP),
+    ("GET", "/image/details/process.jpg", Kind.LOOKUP),
+    ("GET", "/image/blurhash", Kind.PROXIED),
+    ("POST", "/internal/purge", Kind.FORGET),
+    ("POST", "/internal/delete", Kind.FORGET),
+    ("GET", "/internal/aliases", Kind.LOOKUP),
+    ("GET", "/internal/identifier", Kind.LOOKUP),
 ]
 
 
-@pytest.mark.parametrize("query", PROXY_KEYS)
 @pytest.mark.parametrize(
-    ("method", "path"),
+    "query",
     [
-        ("GET", "/image/original"),
-        ("HEAD", "/image/original"),
-        ("GET", "/image/%6Friginal"),
-        ("GET", "/image/process.jpg"),
-        ("GET", "/image/process.xyz"),
-        ("GET", "/image/process%2Exyz"),
-        ("GET", "/image/process.a%2Fb"),
-        ("HEAD", "/image/process.jpg"),
-        ("GET", "/image/process_backgrounded.jpg"),
-        ("GET", "/image/details/original"),
-        ("GET", "/image/details/process.jpg"),
-        ("GET", "/image/blurhash"),
-        ("POST", "/internal/purge"),
-        ("POST", "/internal/delete"),
-        ("GET", "/internal/aliases"),
-        ("GET", "/internal/identifier"),
+        f"proxy={ADDRESS}",
+        f"proxy={quote(ADDRESS, safe='')}",
+        f"pro%78y={ADDRESS}",
+        f"%70%72%6F%78%79={ADDRESS}",
+        f"&&proxy={ADDRESS}&&",
+        f"x=%ff&proxy={ADDRESS}",
     ],
 )
-def test_proxying_is_closed_in_every_spelling(method: str, path: str, query: str) -> None:
-    """pict-rs would fetch and store; with `proxy` in any form and company the answer is 501."""
-    with pytest.raises(NotOffered):
+@pytest.mark.parametrize(("method", "path", "kind"), BY_ADDRESS)
+def test_proxying_is_known_in_every_spelling(
+    method: str, path: str, kind: Kind, query: str
+) -> None:
+    """The address is taken out: pict-rs is asked by alias, and sees nothing of it."""
+    route = resolve(method, path, query)
+    assert (route.kind, route.address, route.query) == (kind, ADDRESS, "")
+    asked = route.by_alias("a/b.png")
+    assert asked == Route(Kind.PASS, method, route.path, "alias=a%2Fb.png")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"alias=a&proxy={ADDRESS}",
+        f"proxy={ADDRESS}&alias=a",
+        f"src=a&proxy={ADDRESS}",
+        f"src=a&src=b&proxy={ADDRESS}",
+        f"alias=a&alias=b&proxy={ADDRESS}",
+        "proxy=a&proxy=b",
+        f"proxy={ADDRESS}&pro%78y=b",
+        f"alias=a&proxy={ADDRESS}?alias=b",
+    ],
+)
+@pytest.mark.parametrize(("method", "path", "kind"), BY_ADDRESS)
+def test_address_beside_another_source_is_refused(
+    method: str, path: str, kind: Kind, query: str
+) -> None:
+    """Which of them pict-rs takes depends on the route; none of them is taken here."""
+    with pytest.raises(MalformedRequest) as caught:
         resolve(method, path, query)
+    assert caught.value.code == "invalid-query"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://h.example/x.png",
+        "https://h.example/x.png?a=1&b=2",
+        "https://h.example/x.png?a=1&src=stored.png&alias=stored.png",
+        "https://h.example/x.png?a=1&proxy=https://other.example/y.png",
+        "https://h.example/x.png?url=https%3A%2F%2Fi.example%2Fy%3Fz%3D1%26w%3D2",
+        "https://h.example/a%2Bb%2Fc%25d+e.png?signature=a%2Fb%3D%3D&x=%20+",
+        "https://h.example/?thumbnail=5&blur=9&resize=1",
+        "https://h.example/x.png?",
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "added", "operations"),
+    [
+        ("/image/original", "", ""),
+        ("/image/process.jpg", "&thumbnail=256", "thumbnail=256"),
+        ("/image/details/original", "", ""),
+    ],
+)
+def test_address_that_lemmy_left_as_it_was_meets_the_encoded_one(
+    address: str, path: str, added: str, operations: str
+) -> None:
+    """What stands in its query is the remote side's, and does nothing here."""
+    raw = resolve("GET", path, f"proxy={address}{added}")
+    encoded = resolve("GET", path, f"proxy={quote(address, safe='')}{added}")
+    assert (raw.address, raw.query) == (encoded.address, encoded.query) == (address, operations)
+
+
+def test_operations_beside_an_address_are_kept_and_others_are_not() -> None:
+    """Written anew; pict-rs ignores what it does not know, and so it is left out."""
+    route = resolve("GET", "/image/process.webp", f"blur=1+5&x=y&proxy={ADDRESS}&thumbnail=20&b=2")
+    assert (route.address, route.query) == (ADDRESS, "blur=1%205&thumbnail=20")
+    assert route.by_alias("a").query == "alias=a&blur=1%205&thumbnail=20"
 
 
 @pytest.mark.parametrize("query", ["PROXY=x", "x=1;proxy=y", "proxy%20=x", "proxy[]=x", "aproxy=x"])
@@ -257,7 +303,7 @@ _PROXY_SPELLINGS = st.lists(st.sampled_from("proxy"), min_size=5, max_size=5).fl
         *(st.sampled_from([c, f"%{ord(c):02x}", f"%{ord(c):02X}"]) for c in "proxy")
     )
 )
-_PROXYING = [row for row in routes._TABLE if row.proxies]
+_PROXYING = [row for row in routes._TABLE if row.by_address]
 
 
 @given(before=_RAW, key=_PROXY_SPELLINGS, after=_RAW, row=st.sampled_from(_PROXYING))
@@ -266,8 +312,12 @@ def test_no_query_hides_a_proxy_key(
 ) -> None:
     """Whatever stands around it, and however it is escaped, `proxy` is never passed on."""
     path = "/" + row.path.replace("*", "jpg")
-    with pytest.raises(SafetyProxyError):
-        resolve(row.methods.split()[0], path, f"{before}&{''.join(key)}=x&{after}")
+    try:
+        route = resolve(row.methods, path, f"{before}&{''.join(key)}=x&{after}")
+    except SafetyProxyError:
+        return
+    assert route.kind is row.by_address
+    assert {key for key, _ in parse_query(route.query)} <= routes._OPERATIONS
 
 
 @given(path=_RAW, query=_RAW)
@@ -278,8 +328,8 @@ def test_nothing_unforeseen_is_raised_or_passed(path: str, query: str) -> None:
     except SafetyProxyError:
         return
     keys = [key for key, _ in parse_query(route.query)]
-    assert route.query == query
-    assert "proxy" not in keys or "/original/" in route.path or route.kind is not Kind.PASS
+    assert route.query == query or route.kind is not Kind.PASS
+    assert "proxy" not in keys or "/original/" in route.path
     assert route.path.isascii()
 
 
@@ -303,15 +353,24 @@ def test_written_query_reads_back(pairs: list[tuple[str, str]]) -> None:
 )
 def test_upload_query_is_written_anew(raw: str, written: str) -> None:
     """Known keys, decoded once and escaped once."""
-    assert upload_query(raw) == written
+    for path in ("/image", "/image/backgrounded", "/internal/import"):
+        assert resolve("POST", path, raw).query == written
+    assert resolve("GET", "/image/download", f"{raw}&url=x").query == written
 
 
-@pytest.mark.parametrize("raw", ["url=x", "proxy=x", "Resize=1", "resize%00=1", "=1", "x"])
+@pytest.mark.parametrize("raw", ["proxy=x", "Resize=1", "resize%00=1", "=1", "x"])
 def test_unknown_key_of_an_upload_is_refused(raw: str) -> None:
-    """pict-rs would answer 500."""
-    with pytest.raises(MalformedRequest) as caught:
-        upload_query(raw)
-    assert caught.value.code == "invalid-query"
+    """pict-rs would answer 500; and `proxy` is no key of it."""
+    for method, path in (
+        ("POST", "/image?url=x"),
+        ("POST", "/image"),
+        ("POST", "/internal/import"),
+        ("GET", "/image/download?url=x"),
+    ):
+        path, _, query = path.partition("?")
+        with pytest.raises(MalformedRequest) as caught:
+            resolve(method, path, f"{query}&{raw}")
+        assert caught.value.code == "invalid-query"
 
 
 @pytest.mark.parametrize(
@@ -323,29 +382,24 @@ def test_unknown_key_of_an_upload_is_refused(raw: str) -> None:
         "https://x.example/a?proxy=b&url=c#d",
     ],
 )
-def test_address_of_a_download_is_decoded_once(inner: str) -> None:
+def test_address_is_decoded_once(inner: str) -> None:
     """Its own escapes stay."""
     escaped = quote(inner, safe="")
-    address, query = download_query(f"resize=5&%75rl={escaped}&backgrounded=false")
-    assert (address, query) == (inner, "resize=5")
+    route = resolve("GET", "/image/download", f"resize=5&%75rl={escaped}&backgrounded=false")
+    assert (route.address, route.query) == (inner, "resize=5")
+    assert resolve("GET", "/image/original", f"proxy={escaped}").address == inner
 
 
 @pytest.mark.parametrize("raw", ["", "resize=1", "url=a&url=b", "url=a&u%72l=b", "URL=a"])
 def test_download_needs_one_address(raw: str) -> None:
     """Two would let us judge one and pict-rs store the other."""
     with pytest.raises(MalformedRequest) as caught:
-        download_query(raw)
+        resolve("GET", "/image/download", raw)
     assert caught.value.code == "invalid-query"
 
 
-@pytest.mark.parametrize("value", ["true", "TRUE", "1", "", "false&backgrounded=true"])
-def test_download_in_the_background_is_closed(value: str) -> None:
-    """501 for whatever is not plainly false."""
-    with pytest.raises(NotOffered):
-        download_query(f"url=x&backgrounded={value}")
-
-
-def test_download_query_takes_no_other_keys() -> None:
-    """`proxy` beside `url` is refused like any unknown key."""
+@pytest.mark.parametrize("value", ["TRUE", "1", "", "false&backgrounded=true"])
+def test_download_is_in_the_background_or_not(value: str) -> None:
+    """As pict-rs reads it: two words, one of them once."""
     with pytest.raises(MalformedRequest):
-        download_query("url=x&proxy=y")
+        resolve("GET", "/image/download", f"url=x&backgrounded={value}")

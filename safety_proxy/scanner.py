@@ -152,20 +152,17 @@ class Scanner:
         A model that sees no difference between them, a policy that blocks the plain one, or a list
         that misses the test picture would fail every user, or none. Raises ScanError.
         """
-        deadline = Deadline.after(self._scan_settings.timeout_seconds)
-        refusal, _ = await self._decide(blocked, deadline)
-        clearance, _ = await self._decide(allowed, deadline)
         model = self.model
-        assert model is not None  # or _decide had raised
-        crops = [
-            (await self._decode(media.map(), model.crop_spec))[0][0].crop
-            for media in (blocked, allowed)
+        if model is None:
+            raise EmbedderUnavailable("the model is still loading")
+        frames = [
+            (await self._decode(media.map(), model.crop_spec))[0][0] for media in (blocked, allowed)
         ]
-        first, second = await model.batcher.embed(crops)
+        embeddings = await model.batcher.embed([frame.crop for frame in frames])
         self.proven = (
-            refusal.action is Action.BLOCK
-            and clearance.action is not Action.BLOCK
-            and float(first @ second) < _SAME
+            self._block_list.match(blocked.sha256) is not None
+            and model.judge.judge(embeddings[1:], [0]).action is not Action.BLOCK
+            and float(embeddings[0] @ embeddings[1]) < _SAME
         )
 
     async def _on_failure(self, media: Media, error: ScanError) -> Verdict | None:

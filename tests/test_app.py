@@ -42,6 +42,11 @@ class Loader:
     def __post_init__(self) -> None:
         self.go.set()
 
+    def hold(self) -> None:
+        """Lets the next forward pass begin, and not end."""
+        self.embedder.started.clear()
+        self.embedder.go.clear()
+
     def __call__(self, settings: Settings) -> FakeEmbedder:
         self.calls.append(settings)
         assert self.go.wait(30)
@@ -228,10 +233,10 @@ async def test_an_upload_in_flight_is_answered_before_the_end(
     client: ClientSession, make: Make, loader: Loader, pictrs: FakeServer
 ) -> None:
     """The listener is closed to newcomers at once."""
-    loader.embedder.go.clear()
     app = make()
     async with app:
         await app.ready()
+        loader.hold()
         uploading = spawn(upload(client, public(app), plain(RED)), name="upload")
         await until(loader.embedder.started.is_set)
         stopping = spawn(app.__aexit__(), name="stop")
@@ -274,10 +279,10 @@ async def test_an_upload_that_takes_too_long_is_cut_and_not_stored(
     client: ClientSession, make: Make, loader: Loader, pictrs: FakeServer
 ) -> None:
     """After `server.shutdown_seconds`; then the forward pass that runs is waited for."""
-    loader.embedder.go.clear()
     app = make(server={"shutdown_seconds": 0.05})
     async with app:
         await app.ready()
+        loader.hold()
         uploading = spawn(upload(client, public(app), plain(RED)), name="upload")
         await until(loader.embedder.started.is_set)
         stopping = spawn(app.__aexit__(), name="stop")

@@ -3,7 +3,7 @@
 Which forms pict-rs takes (its surface, section 2; actix-form-data 0.7):
 
     Content-Type        multipart/* of any kind, quoted boundary        taken here too
-    part                `images[]` with a file name                     taken; anything else is 400
+    part                `images[]`, also unquoted, with a file name     taken; anything else is 400
     Content-Transfer-Encoding of a part                                 ignored, as pict-rs does
     Content-Encoding of the request                                     refused, as pict-rs does
     junk before the first boundary                                      skipped
@@ -149,13 +149,20 @@ async def _files(
 
 def _name_of(part: MultipartSegment) -> str:
     """The file name of a part. Raises MalformedRequest unless it is a file of the one field."""
-    if part.name != FIELD:
+    if not _is_field(part):
         raise MalformedRequest("Found field with unexpected name or type")
     if part.filename is None:
         raise MalformedRequest("Failed to parse filename")
     # The parser was told latin1, which every byte is; what was meant is UTF-8.
     name: str = part.filename.encode("latin1").decode("utf-8", errors="replace")
     return re.split(r"[/\\]", name)[-1]
+
+
+def _is_field(part: MultipartSegment) -> bool:
+    """Whether pict-rs takes it for `images[]`, which it does in three spellings."""
+    if part.name == "images":  # where the parser's reading of an unquoted name ends
+        return "name=images[]" in (part.header("Content-Disposition") or "")
+    return part.name in {FIELD, "images][]"}
 
 
 def is_file_name(name: str) -> bool:

@@ -11,6 +11,7 @@ from aiohttp import ClientSession, web
 
 from safety_proxy import __version__
 from safety_proxy.admin.server import AdminServer
+from safety_proxy.inference.batcher import Batcher
 from safety_proxy.store.hashlist import test_picture as harmless_picture
 from safety_proxy.tasks import spawn
 from tests.fakes import FakeServer, Received, Running, ask, until, upload
@@ -103,6 +104,18 @@ async def test_not_ready_while_pictrs_is_ill_or_gone(
     assert await ready(client, admin) == (503, {"model": True, "pictrs": False})
 
 
+async def test_not_ready_while_the_model_is_unproven_or_stuck(
+    client: ClientSession, proxy: Running, admin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that loaded is not yet one that works."""
+    proxy.scanner.proven = False
+    assert await ready(client, admin) == (503, {"model": False, "pictrs": True})
+    proxy.scanner.proven = True
+    assert await ready(client, admin) == (200, {"model": True, "pictrs": True})
+    monkeypatch.setattr(Batcher, "stuck", property(lambda self: True))
+    assert await ready(client, admin) == (503, {"model": False, "pictrs": True})
+
+
 async def test_stats_of_a_proxy_that_has_done_nothing(
     client: ClientSession, proxy: Running, admin: str
 ) -> None:
@@ -127,6 +140,7 @@ async def test_stats_of_a_proxy_that_has_done_nothing(
         "verdicts": {"by_action": {}, "by_source": {}},
         "scans": {"by_action": {}},
         "failures": {},
+        "unscanned": 0,
         "queue": {"scans_in_flight": 0, "limit": 64, "frames_waiting": 0},
         "batches": {"count": 0, "frames": 0, "mean_frames": 0, "largest": 0},
         "latency_seconds": {},
@@ -164,7 +178,7 @@ async def test_stats_count_what_became_of_uploads(
         "by_action": {"allow": 3, "flag": 1, "block": 3},
         "by_source": {"policy": 5, "block_list": 1, "unreadable": 1},
     }
-    assert stats["scans"]["by_action"] == {"allow": 2, "flag": 1, "block": 2}
+    assert stats["scans"]["by_action"] == {"allow": 2, "flag": 1, "block": 1}
     assert stats["failures"] == {"model": 1}
     assert stats["cache"] == {
         "hits": 1,

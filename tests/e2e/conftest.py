@@ -26,7 +26,15 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from tests.e2e.harness import Nginx, Origin, PictRs, SafetyProxy, Server, missing
+from tests.e2e.harness import (
+    PICTRS_VERSIONS,
+    Nginx,
+    Origin,
+    PictRs,
+    SafetyProxy,
+    Server,
+    missing,
+)
 
 StartPictRs = Callable[..., PictRs]
 StartSafetyProxy = Callable[..., SafetyProxy]
@@ -56,16 +64,23 @@ def _build_pictrs(folder: Path, *, real: bool = False, **options: str) -> PictRs
     return PictRs(folder, real=real, **options)
 
 
+@pytest.fixture(scope="module", params=PICTRS_VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    """Each test that stands on pict-rs runs with each of its versions."""
+    found: str = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def pictrs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PictRs]:
-    server = _build_pictrs(tmp_path_factory.mktemp("pictrs"))
+def pictrs(tmp_path_factory: pytest.TempPathFactory, version: str) -> Iterator[PictRs]:
+    server = _build_pictrs(tmp_path_factory.mktemp("pictrs"), version=version)
     with _running(server):
         yield server
 
 
 @pytest.fixture(scope="module")
-def real_pictrs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PictRs]:
-    server = _build_pictrs(tmp_path_factory.mktemp("real-pictrs"), real=True)
+def real_pictrs(tmp_path_factory: pytest.TempPathFactory, version: str) -> Iterator[PictRs]:
+    server = _build_pictrs(tmp_path_factory.mktemp("real-pictrs"), version=version, real=True)
     with _running(server):
         yield server
 

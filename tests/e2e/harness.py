@@ -93,13 +93,15 @@ async def upload(
         return response.status, await response.json()
 
 
-async def send_raw(url: str, target: str, method: str = "GET", headers: str = "") -> bytes:
+async def send_raw(
+    url: str, target: str, method: str = "GET", headers: str = "", body: bytes = b""
+) -> bytes:
     """The whole answer to a request line that no client library has tidied up."""
     host, _, port = _host_port(url).partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         head = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n"
-        writer.write(head.encode())
+        writer.write(head.encode() + body)
         return await reader.read()
     finally:
         writer.close()
@@ -241,9 +243,9 @@ class PictRs(Server):
             "PICTRS__SERVER__ADDRESS": f"127.0.0.1:{port}",
             "PICTRS__SERVER__API_KEY": PICTRS_API_KEY,
             "PICTRS__SERVER__DANGER_DUMMY_MODE": "false" if real else "true",
+            "PICTRS__SERVER__MAX_FILE_COUNT": "10",
             "PICTRS__SERVER__TEMPORARY_DIRECTORY": str(folder / "tmp"),
             "PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS": "true",
-            "PICTRS__REPO__PATH": str(folder / "repo"),
             "PICTRS__STORE__TYPE": "filesystem",
             "PICTRS__STORE__PATH": str(self.files),
             "PICTRS__TRACING__LOGGING__FORMAT": "compact",
@@ -254,10 +256,14 @@ class PictRs(Server):
             settings |= {
                 "PICTRS__OLD_REPO__PATH": str(folder / "old-repo"),
                 "PICTRS__REPO__TYPE": "sled",
+                "PICTRS__REPO__PATH": str(folder / "repo"),
                 "PICTRS__REPO__EXPORT_PATH": str(folder / "exports"),
             }
         else:
-            settings |= {"PICTRS__REPO__TYPE": "fjall"}
+            settings |= {
+                "PICTRS__REPO__TYPE": "fjall",
+                "PICTRS__REPO__FJALL_PATH": str(folder / "repo"),
+            }
         if real:
             settings["PATH"] = f"{_magick_folder(folder)}:{os.environ['PATH']}"
         url = f"http://127.0.0.1:{port}"

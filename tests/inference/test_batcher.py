@@ -9,7 +9,7 @@ import pytest
 
 from safety_proxy.crops import Float32Array, UInt8Array
 from safety_proxy.errors import EmbedderUnavailable
-from safety_proxy.inference.batcher import Batcher
+from safety_proxy.inference.batcher import STUCK_SECONDS, Batcher
 from safety_proxy.metrics import Metrics
 from safety_proxy.tasks import spawn
 from tests.fakes import FakeEmbedder, until
@@ -31,7 +31,13 @@ class Batched:
     def __init__(self, batch_limit: int = 8) -> None:
         self.embedder = FakeEmbedder()
         self.metrics = Metrics()
-        self.batcher = Batcher(self.embedder, batch_limit=batch_limit, metrics=self.metrics)
+        self.now = 0.0
+        self.batcher = Batcher(
+            self.embedder,
+            batch_limit=batch_limit,
+            metrics=self.metrics,
+            clock=lambda: self.now,
+        )
 
     async def busy(self, *pictures: Sequence[int]) -> list[asyncio.Task[Float32Array]]:
         """The tasks of a first picture, whose pass has begun, and of these, which wait."""
@@ -122,6 +128,60 @@ async def test_failing_model_is_told_to_every_caller_and_may_recover(error: Exce
     it.embedder.error = None
     await it.batcher.embed(crops(10))
     assert not it.batcher.failing
+    await it.batcher.aclose()
+
+
+async def test_log_has_the_batch_that_failed_and_not_the_pictures(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Each picture's own failure goes to its caller, who logs it once."""
+    it = Batched()
+    it.embedder.poison = lambda it: bool(it[0, 0, 0] == 66)
+    tasks = await it.busy([66], [30])
+    it.embedder.go.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with pytest.raises(EmbedderUnavailable):
+        await it.batcher.embed(crops(66))
+    (message,) = caplog.messages
+    assert message == (
+        "a batch failed, its pictures are run one by one "
+        "pictures=2 error=EmbedderUnavailable: poisoned batch"
+    )
+    await it.batcher.aclose()
+
+
+async def test_pass_that_does_not_end_is_told() -> None:
+    """A hanging model is `stuck` until its pass ends, however it ends."""
+    it = Batched(batch_limit=1)
+    it.now = 1000.0
+    assert not it.batcher.stuck
+    tasks = await it.busy([20])
+    it.now += STUCK_SECONDS
+    assert not it.batcher.stuck
+    it.now += 0.1
+    assert it.batcher.stuck
+    it.embedder.error = RuntimeError("x")
+    it.embedder.go.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    it.now += 2 * STUCK_SECONDS
+    assert not it.batcher.stuck
+    assert it.batcher.failing
+    await it.batcher.aclose()
+
+
+async def test_each_pass_of_many_has_its_own_time() -> None:
+    """A long animation, or a full queue, does not look like a hanging model."""
+    it = Batched(batch_limit=1)
+    seen = []
+
+    def answer(rows: Float32Array) -> Float32Array:
+        it.now += STUCK_SECONDS - 1
+        seen.append(it.batcher.stuck)
+        return rows
+
+    it.embedder.answer = answer
+    await it.batcher.embed(crops(1, 2, 3))
+    assert seen == [False] * 3
     await it.batcher.aclose()
 
 

@@ -1,22 +1,31 @@
 """Tests of safety_proxy/proxy/addresses.py, and that the fetcher keeps to it: no way inside."""
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety_proxy.errors import DownloadFailed
 from safety_proxy.proxy.addresses import IPAddress, is_allowed, is_port_allowed, literal
+from safety_proxy.proxy.fetch import Validators
 from tests.fakes import FakeServer
-from tests.proxy.test_fetch import FakeResolver, ask, fetch, fetcher, redirecting, refusal
+from tests.proxy.test_fetch import (
+    FakeResolver,
+    ask,
+    fetch,
+    fetcher,
+    raw_origin,
+    redirecting,
+    refusal,
+)
 
 LOCAL = "Proxy url resolves to local address"
 INVALID = "Unable to download image, invalid url"
 PORT = "Unable to download image, port not allowed"
+
+# What a server answers that must not be asked.
+INSIDE = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\ninside"
 
 # The first and last address of every range that is not global unicast, and what hides in others.
 REFUSED = """
@@ -66,7 +75,8 @@ def test_interpreter_knows_no_other_private_address(address: IPAddress) -> None:
         address = address.ipv4_mapped
     if is_allowed(address):
         assert address.is_global
-        assert not (address.is_multicast or address.is_reserved)
+        assert not address.is_multicast
+        assert not address.is_reserved
 
 
 @pytest.mark.parametrize(
@@ -108,14 +118,26 @@ def test_address_in_its_usual_form_is_a_literal(host: str) -> None:
     assert literal(host) == ip_address(host)
 
 
-@pytest.mark.parametrize("host", ["x", "x.example", "1.example", "127.0.0.1.nip.io", "0xg", "a1", "xn--1"])
+@pytest.mark.parametrize(
+    "host", ["x", "x.example", "1.example", "127.0.0.1.nip.io", "0xg", "a1", "xn--1"]
+)
 def test_name_is_no_literal(host: str) -> None:
     """Also where it holds numbers, as long as its last label is none."""
     assert literal(host) is None
     assert literal(host + ".") is None
 
 
-# Hosts of every spelling that some reader takes for loopback. {} is the listener's port.
+@pytest.mark.parametrize(
+    "host",
+    ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "127.0.0.1.", "fe80::1%eth0", "::1%lo", "a:b"],
+)
+def test_address_in_another_form_is_an_error(host: str) -> None:
+    """What it means depends on who reads it."""
+    with pytest.raises(ValueError, match="address"):
+        literal(host)
+
+
+# Hosts in every spelling that some reader takes for loopback, and what is said of each.
 LOOPBACK_SPELLINGS = [
     ("127.0.0.1", LOCAL, "plain"),
     ("127.0.0.2", LOCAL, "another of its network"),
@@ -175,13 +197,17 @@ LOOPBACK_SPELLINGS = [
     ("127.0.0.1%00.x.example", INVALID, "escaped NUL"),
     ("127.0.0.1%2f@x.example", INVALID, "escaped slash"),
     ("127。0。0。1", LOCAL, "full stops of Chinese"),
-    ("127．0．0．1", LOCAL, "full-width dots"),
+    ("127\uff0e0\uff0e0\uff0e1", LOCAL, "full-width dots"),
     ("①②⑦.⓪.⓪.①", LOCAL, "circled digits"),
     ("\uff11\uff12\uff17.0.0.1", LOCAL, "full-width digits"),
-    ("𝟏𝟐𝟕.𝟎.𝟎.𝟏", LOCAL, "mathematical digits"),
+    (
+        "\U0001d7cf\U0001d7d0\U0001d7d5.\U0001d7ce.\U0001d7ce.\U0001d7cf",
+        LOCAL,
+        "mathematical digits",
+    ),
     ("¹²⁷.⁰.⁰.¹", LOCAL, "raised digits"),
     ("①②⑦.①", INVALID, "circled digits, two parts"),
-    ("０ｘ７ｆ.1", INVALID, "full-width hexadecimal"),
+    ("\uff10\uff58\uff17\uff46.1", INVALID, "full-width hexadecimal"),
     ("١٢٧.0.0.1", INVALID, "Arabic digits"),
     ("127.0.0.1\u3002", INVALID, "full stop of Chinese at the end"),
     ("12\u200b7.0.0.1", INVALID, "space without width inside"),
@@ -195,10 +221,9 @@ LOOPBACK_SPELLINGS = [
     ("127.0.0.1\u00a0", INVALID, "other blank"),
     ("localhost", LOCAL, "name"),
     ("LOCALHOST", LOCAL, "name in capitals"),
-    ("localhost.", LOCAL, "name with its dot"),
     ("localhost..", INVALID, "name with two dots"),
     ("ⓛⓞⓒⓐⓛⓗⓞⓢⓣ", LOCAL, "name in circles"),
-    ("ｌｏｃａｌｈｏｓｔ", LOCAL, "full-width name"),
+    ("\uff4c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54", LOCAL, "full-width name"),
     ("local\u00adhost", INVALID, "name with a soft hyphen"),
     ("public@127.0.0.1", INVALID, "login before"),
     ("public:pw@127.0.0.1", INVALID, "login with a password"),
@@ -215,27 +240,18 @@ LOOPBACK_SPELLINGS = [
 ]
 
 
-@pytest.fixture
-async def inside() -> AsyncIterator[FakeServer]:
-    """A server on 127.0.0.1 that must not be asked."""
-    server = FakeServer()
-    await server.start()
-    yield server
-    await server.stop()
-
-
 @pytest.mark.parametrize(
     ("host", "reason"),
     [pytest.param(host, reason, id=name) for host, reason, name in LOOPBACK_SPELLINGS],
 )
-async def test_no_spelling_of_loopback_is_reached(
-    host: str, reason: str, inside: FakeServer
-) -> None:
+async def test_no_spelling_of_loopback_is_reached(host: str, reason: str) -> None:
     """With the system's own resolver; only the form or the address can be the reason."""
-    error = await refusal(fetcher(inside.port, networks=[]), f"http://{host}:{inside.port}/")
-    assert (error.status, str(error)) == (400, reason)
-    assert inside.received == []
-    assert await fetch(fetcher(inside.port), inside.url) == b"pict-rs"  # it would have answered
+    async with raw_origin(INSIDE) as inside:
+        address = f"http://{host}:{inside.port}/"
+        error = await refusal(fetcher(inside.port, networks=[]), address)
+        assert (error.status, str(error)) == (400, reason)
+        assert await fetch(fetcher(inside.port), inside.url) == b"inside"  # it would have answered
+        assert inside.connections == 1
 
 
 ADDRESSES = [
@@ -349,23 +365,91 @@ async def test_port_nought_is_never_asked() -> None:
         ["2606:4700::1111", "::1"],
     ],
 )
-async def test_name_with_any_private_address_is_refused(
-    addresses: list[str], inside: FakeServer
-) -> None:
+async def test_name_with_any_private_address_is_refused(addresses: list[str]) -> None:
     """One among public ones is enough, in any place, and also where there is IPv6 only."""
-    resolver = FakeResolver({"x.example": [addresses]})
-    fetching = fetcher(inside.port, networks=[], names=resolver)
-    error = await refusal(fetching, f"http://x.example:{inside.port}/")
-    assert (error.status, str(error)) == (400, LOCAL)
-    assert (resolver.asked, inside.received) == (["x.example"], [])
+    async with raw_origin(INSIDE) as inside:
+        resolver = FakeResolver({"x.example": [addresses]})
+        fetching = fetcher(inside.port, networks=[], names=resolver)
+        error = await refusal(fetching, f"http://x.example:{inside.port}/")
+        assert (error.status, str(error)) == (400, LOCAL)
+        assert resolver.asked == ["x.example"]
+        assert await fetch(fetcher(inside.port), inside.url) == b"inside"
+        assert inside.connections == 1
 
 
-# In these tests 127.0.0.1 stands for the internet, and 127.0.0.2 for what lies inside.
+# From here on 127.0.0.1 stands for the internet, and 127.0.0.2 for what lies inside.
 OUTSIDE_ONLY = [ip_network("127.0.0.1/32")]
 
 
-async def listen_inside(port: int) -> tuple[socket.socket, list[str]]:
-    raise NotImplementedError
+REDIRECTS = [
+    ("http://127.0.0.2:{inside}/", LOCAL),
+    ("//127.0.0.2:{inside}/", LOCAL),
+    ("HTTP://127.0.0.2:{inside}", LOCAL),
+    ("http://[::ffff:127.0.0.2]:{inside}/", LOCAL),
+    ("http://①②⑦.⓪.⓪.②:{inside}/", LOCAL),
+    ("http://inside.example:{inside}/", LOCAL),
+    ("http://mixed.example:{inside}/", LOCAL),
+    ("http://localhost.:{inside}/", LOCAL),
+    ("http://127.0.0.2:{inside}/internal/purge?alias=x", LOCAL),
+    ("http://169.254.169.254:{inside}/latest/meta-data", LOCAL),
+    ("http://[::1]:{inside}/", LOCAL),
+    ("//10.0.0.1:{inside}/", LOCAL),
+    ("http://127.2:{inside}/", INVALID),
+    ("http://2130706434:{inside}/", INVALID),
+    ("http://0x7f.2:{inside}/", INVALID),
+    ("http://127.0.0.%32:{inside}/", INVALID),
+    ("http://127.0.0.2.:{inside}/", INVALID),
+    ("http://[::ffff:127.0.0.2%25lo]:{inside}/", INVALID),
+    ("http://user:pw@127.0.0.2:{inside}/", INVALID),
+    ("http://user:pw@127.0.0.1:{origin}/", INVALID),
+    ("http://127.0.0.1:{origin}@127.0.0.2:{inside}/", INVALID),
+    ("http://127.0.0.2:{inside}\\@127.0.0.1:{origin}/", INVALID),
+    ("/\t/127.0.0.2:{inside}/", INVALID),
+    ("file:///etc/passwd", INVALID),
+    ("ftp://127.0.0.2:{inside}/", INVALID),
+    ("gopher://127.0.0.2:{inside}/_GET", INVALID),
+    ("data:image/png;base64,AAAA", INVALID),
+    ("https:/127.0.0.2:{inside}/", INVALID),
+    ("http://[nonsense/", INVALID),
+    ("http://127.0.0.1:0/", INVALID),
+    ("http://127.0.0.1:99999/", INVALID),
+    ("http://127.0.0.1:22/", PORT),
+    ("http://127.0.0.1:8580/image/original?proxy=x", PORT),  # the proxy itself
+    ("//127.0.0.1/", PORT),
+]
+
+
+@pytest.mark.parametrize(("location", "reason"), REDIRECTS)
+async def test_redirect_passes_the_same_checks(
+    location: str, reason: str, origin: FakeServer
+) -> None:
+    """What may not be asked may not be led to, and what lies there is not reached."""
+    names = {
+        "inside.example": [["127.0.0.2"]],
+        "mixed.example": [["127.0.0.1", "127.0.0.2"]],
+        "localhost.": [["127.0.0.2"]],
+    }
+    async with raw_origin(INSIDE, host="127.0.0.2") as inside:
+        ports = (origin.port, inside.port)
+        origin.answer = redirecting(location.format(inside=inside.port, origin=origin.port))
+        fetching = fetcher(*ports, networks=OUTSIDE_ONLY, names=names)
+        error = await refusal(fetching, f"{origin.url}/0")
+        assert (error.status, str(error)) == (400, reason)
+        assert len(origin.received) == 1
+        assert await fetch(fetcher(*ports), inside.url) == b"inside"  # it would have answered
+        assert inside.connections == 1
+
+
+async def test_way_through_the_inside_is_refused(origin: FakeServer) -> None:
+    """Also where it leads out again."""
+    back = f"HTTP/1.1 302 Found\r\nLocation: {origin.url}/a\r\nContent-Length: 0\r\n\r\n"
+    async with raw_origin(back.encode(), host="127.0.0.2") as inside:
+        origin.answer = redirecting(inside.url)
+        ports = (origin.port, inside.port)
+        error = await refusal(fetcher(*ports, networks=OUTSIDE_ONLY), f"{origin.url}/0")
+        assert (str(error), inside.connections) == (LOCAL, 0)
+        assert await fetch(fetcher(*ports), f"{origin.url}/0") == b"/a"
+        assert inside.connections == 1
 
 
 async def test_each_connection_is_one_look_up_and_goes_to_what_it_said(
@@ -379,6 +463,80 @@ async def test_each_connection_is_one_look_up_and_goes_to_what_it_said(
     await fetching.aclose()
     assert resolver.asked == ["x.example"] * 2
     assert [r.headers["Host"] for r in origin.received] == [f"x.example:{origin.port}"] * 2
+
+
+@pytest.mark.parametrize("first", [INSIDE, b""], ids=["answer", "hang up"])
+async def test_name_that_moves_inside_is_refused_when_it_does(first: bytes) -> None:
+    """At the next fetch, and where aiohttp tries again because the first connection broke."""
+    async with raw_origin(first) as outside, raw_origin(INSIDE, host="127.0.0.2") as inside:
+        resolver = FakeResolver({"x.example": [["127.0.0.1"], ["127.0.0.2"]]})
+        fetching = fetcher(networks=OUTSIDE_ONLY, names=resolver)
+        address = f"http://x.example:{outside.port}/"
+        if first:
+            assert await ask(fetching, address) == (b"inside", Validators())
+        assert str(await refusal(fetching, address)) == LOCAL
+        assert resolver.asked == ["x.example"] * 2
+        assert (outside.connections, inside.connections) == (1, 0)
+
+
+async def test_name_that_moves_inside_between_redirects_is_refused(origin: FakeServer) -> None:
+    """Each step is a connection of its own, and so a look-up of its own."""
+    origin.answer = redirecting("/1", "/2")
+    resolver = FakeResolver({"x.example": [["127.0.0.1"], ["127.0.0.1"], ["127.0.0.2"]]})
+    fetching = fetcher(networks=OUTSIDE_ONLY, names=resolver)
+    assert str(await refusal(fetching, f"http://x.example:{origin.port}/0")) == LOCAL
+    assert resolver.asked == ["x.example"] * 3
+    assert [r.target for r in origin.received] == ["/0", "/1"]
+
+
+@pytest.mark.parametrize(
+    ("network", "host"),
+    [
+        ("127.0.0.1/32", "127.0.0.1"),
+        ("127.0.0.0/8", "127.0.0.1"),
+        ("0.0.0.0/0", "127.0.0.1"),
+        ("127.0.0.1/32", "①②⑦.⓪.⓪.①"),
+        ("127.0.0.1/32", "x.example"),
+        ("127.0.0.1/32", "mapped.example"),
+        ("127.0.0.1/32", "[::ffff:127.0.0.1]"),
+        ("127.0.0.1/32", "[::ffff:7f00:1]"),
+    ],
+)
+async def test_network_that_the_admin_allows_is_fetched_from(
+    network: str, host: str, origin: FakeServer
+) -> None:
+    """In every usual spelling; without the setting it is refused."""
+    if "mapped" in host or ":" in host:
+        needs_ipv6()
+    names = {"x.example": [["127.0.0.1"]], "mapped.example": [["::ffff:127.0.0.1"]]}
+    address = f"http://{host}:{origin.port}/"
+    allowing = fetcher(origin.port, networks=[ip_network(network)], names=names)
+    assert await fetch(allowing, address) == b"pict-rs"
+    assert str(await refusal(fetcher(origin.port, networks=[], names=names), address)) == LOCAL
+    assert len(origin.received) == 1
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[0::0:1]", "x.example"])
+async def test_server_with_ipv6_only_is_fetched_from(host: str) -> None:
+    """Where it may be."""
+    needs_ipv6()
+    async with raw_origin(INSIDE, host="::1") as origin:
+        address = f"http://{host}:{origin.port}/"
+        for network in (ip_network("::1/128"), ip_network("127.0.0.0/8")):
+            fetching = fetcher(networks=[network], names={"x.example": [["::1"]]})
+            if network.version == 6:
+                assert await fetch(fetching, address) == b"inside"
+            else:
+                assert str(await refusal(fetching, address)) == LOCAL
+    assert origin.connections == 1
+
+
+def needs_ipv6() -> None:
+    """Skips the test on a machine without."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
 
 
 @pytest.mark.parametrize(

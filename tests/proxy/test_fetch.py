@@ -123,24 +123,26 @@ async def refusal(fetching: Fetcher, address: str) -> DownloadFailed:
 class RawOrigin:
     """A server that answers each request with bytes as they are given."""
 
+    url: str = ""
     port: int = 0
+    connections: int = 0
     heads: list[bytes] = field(default_factory=list)
     sent_bytes: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
 
 @asynccontextmanager
 async def raw_origin(
-    *blocks: bytes, forever: bytes | None = None, pause_seconds: float = 0
+    *blocks: bytes,
+    forever: bytes | None = None,
+    pause_seconds: float = 0,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[RawOrigin]:
     """Sends the blocks, then `forever` again and again (empty: nothing, and stays), or closes."""
     origin, serving = RawOrigin(), set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.current_task())
+        origin.connections += 1
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             origin.heads.append(await reader.readuntil(b"\r\n\r\n"))
             for block in blocks:
@@ -156,13 +158,16 @@ async def raw_origin(
                 await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, host, 0)
     origin.port = server.sockets[0].getsockname()[1]
-    yield origin
-    server.close()
-    for _ in range(10):  # until a connection that was just accepted has its task
-        await asyncio.sleep(0)
-    await asyncio.gather(*(task for task in serving if task is not None))
+    origin.url = f"http://[{host}]:{origin.port}" if ":" in host else f"http://{host}:{origin.port}"
+    try:
+        yield origin
+    finally:
+        server.close()
+        for _ in range(10):  # until a connection that was just accepted has its task
+            await asyncio.sleep(0)
+        await asyncio.gather(*(task for task in serving if task is not None))
 
 
 def answering(
@@ -251,7 +256,7 @@ async def test_no_connection_is_kept() -> None:
         fetching = fetcher(origin.port)
         assert await ask(fetching, origin.url) == (b"x", Validators())
         assert await fetch(fetching, origin.url) == b"x"
-    assert len(origin.heads) == 2  # a connection of this origin takes one request
+    assert origin.connections == 2
     assert all(b"Connection: close" in head for head in origin.heads)
 
 
@@ -616,6 +621,22 @@ async def test_silence_ends_before_the_time(blocks: list[bytes]) -> None:
     assert len(origin.heads) == 1
 
 
+async def test_connection_that_is_never_made_ends_by_the_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with a server behind a wall that drops what comes; aiohttp's own error tells the URL."""
+
+    async def hang(*args: Any, **kwargs: Any) -> socket.socket:
+        return await asyncio.Future()
+
+    monkeypatch.setattr("aiohappyeyeballs.start_connection", hang)
+    started = time.monotonic()
+    error = await refusal(fetcher(silence_seconds=0.2), "http://127.0.0.1/Secret")
+    assert (error.status, str(error)) == (500, TOO_LONG)
+    assert "Secret" not in "".join(traceback.format_exception(error))
+    assert time.monotonic() - started < PATIENCE_SECONDS - 10
+
+
 @pytest.mark.parametrize("left_seconds", [0.5, 0, -5])
 async def test_deadline_of_the_request_ends_it_sooner(left_seconds: float) -> None:
     """Than the settings would."""
@@ -679,10 +700,14 @@ async def test_name_that_has_no_address_is_an_error_of_the_origin(
     assert (error.status, str(error)) == (500, UNREACHABLE)
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "xn--a.invalid", "-a_.invalid"])
-async def test_name_that_the_system_does_not_know_is_one_too(host: str) -> None:
-    """The real resolver's errors are of the same kind."""
-    error = await refusal(fetcher(80), f"http://{host}/")
+async def test_error_of_the_system_resolver_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system says is not passed on."""
+
+    def unknown(*args: Any, **kwargs: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    error = await refusal(fetcher(80), "http://x.example/")
     assert (error.status, str(error)) == (500, UNREACHABLE)
 
 
@@ -692,7 +717,7 @@ async def test_name_that_the_system_does_not_know_is_one_too(host: str) -> None:
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: http://Secret@x.example/Secret\r\n\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: http://10.0.0.1/Secret?Secret\r\n\r\n",
-        b"HTTP/1.1 302 Found\r\nLocation: http://nowhere-Secret.invalid/Secret\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://secret.example/Secret\r\n\r\n",
         b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/Secret\r\n\r\n",
         OK + b"Content-Length: x\r\n\r\n",
         OK + b"Content-Length: 9\r\n\r\nx",
@@ -707,7 +732,7 @@ async def test_no_error_tells_the_address(
     """Neither its message, nor a trace of it, nor a log: addresses are private and hold keys."""
     caplog.set_level(logging.DEBUG)
     async with raw_origin(*([answer] if answer else []), forever=None if answer else b"") as origin:
-        fetching = fetcher(silence_seconds=0.5)
+        fetching = fetcher(silence_seconds=0.5, names={})
         address = f"{origin.url}/Secret?key=Secret#Secret"
         if answer is None:
             address = address.replace("127.0.0.1", "Secret.with:a@login")
@@ -715,6 +740,17 @@ async def test_no_error_tells_the_address(
     told = "".join(traceback.format_exception(error)) + str(error) + error.public_message
     assert "secret" not in (told + caplog.text).lower()
     assert "DownloadFailed" in told
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://secret\uff0fx/", "http://[secret:", "http://x:secret/", "http://\u00adsecret/secret"],
+)
+async def test_no_refusal_tells_the_address(address: str) -> None:
+    """Not even that of an address which cannot be read."""
+    error = await refusal(fetcher(), address)
+    assert error.status == 400
+    assert "secret" not in "".join(traceback.format_exception(error))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Tests of safety_proxy/store/database.py: all or nothing, whoever breaks off and when."""
 
 import asyncio
+import gc
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -128,7 +130,7 @@ async def test_what_was_stored_is_there_after_reopening(tmp_path: Path) -> None:
         await database.open()
         await database.run(put(name))
         await database.aclose()
-    assert names_in(database.path) == ["a", "b"]
+    assert names_in(Database(tmp_path).path) == ["a", "b"]
 
 
 def names_in(path: Path) -> list[str]:
@@ -261,24 +263,39 @@ def without_privileges() -> Iterator[None]:
         os.seteuid(mine)
 
 
+@pytest.fixture
+def not_writable() -> Iterator[Path]:
+    """A folder whose files can be read and not written by users without privileges."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        yield folder
+        folder.chmod(0o755)
+
+
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_folder_that_cannot_be_written_is_a_wrong_setting(*, there: bool) -> None:
+async def test_a_folder_that_cannot_be_written_is_a_wrong_setting(
+    not_writable: Path, tmp_path: Path, *, there: bool
+) -> None:
     """Whether or not there is a database in it already, as after a start as another user."""
-    with TemporaryDirectory() as folder:
-        if there:
-            database = Database(Path(folder))
-            await database.open()
-            await database.run(put("a"))
-            await database.aclose()
-            database.path.chmod(0o444)
-        Path(folder).chmod(0o555)
-        with without_privileges():
-            database = Database(Path(folder))
-            with pytest.raises(ConfigError, match="writable") as raised:
-                await database.open()
-            await database.aclose()
-        Path(folder).chmod(0o755)
+    if there:
+        database = Database(tmp_path)
+        await database.open()
+        await database.run(put("a"))
+        await database.aclose()
+        put_into(not_writable, database.path)
+    database = Database(not_writable)
+    with without_privileges(), pytest.raises(ConfigError, match="writable") as raised:
+        await database.open()
+    await database.aclose()
     assert str(database.path) in str(raised.value)
+
+
+def put_into(folder: Path, file: Path) -> None:
+    """Lays a copy of it there that cannot be written either."""
+    folder.chmod(0o755)
+    Path(shutil.copy(file, folder)).chmod(0o444)
+    folder.chmod(0o555)
 
 
 async def test_a_damaged_file_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
@@ -336,14 +353,29 @@ async def test_two_may_use_one_file(tmp_path: Path) -> None:
     await second.aclose()
 
 
-async def test_processes_that_write_side_by_side_lose_nothing(tmp_path: Path) -> None:
-    """Four of them, which even make the file together."""
-    writers = [await start_writer(tmp_path, f"{n}", 50) for n in range(4)]
+async def test_opening_waits_for_who_is_just_making_the_file(tmp_path: Path) -> None:
+    """Two that start on an empty folder both start."""
+    database = Database(tmp_path)
+    with locked(database.path) as other:
+        opening = spawn(database.open(), name="open")
+        await asyncio.wait([opening], timeout=0.3)
+        early = opening.done()
+        other.execute("ROLLBACK")
+        try:
+            await opening
+        finally:
+            await database.aclose()
+    assert not early
+
+
+async def test_processes_that_write_side_by_side_lose_nothing(database: Database) -> None:
+    """Four of them, and none is refused."""
+    folder = database.path.parent
+    writers = [await start_writer(folder, f"{n}", 50) for n in range(4)]
     for writer in writers:
         await writer.communicate()
     assert [writer.returncode for writer in writers] == [0] * 4
-    path = Database(tmp_path).path
-    assert len(names_in(path)) == 4 * 50 * 2
+    assert len(await database.run(names)) == 4 * 50 * 2
 
 
 async def test_before_it_is_open_it_is_unavailable(tmp_path: Path) -> None:
@@ -411,6 +443,7 @@ async def test_an_error_that_nobody_waits_for_is_no_loose_end(database: Database
     assert await database.run(names) == []
     del asker
     await asyncio.sleep(0)
+    gc.collect()  # which is when it would be reported
     assert complaints == []
 
 

@@ -1,0 +1,151 @@
+"""Looks into pict-rs, the logs and the proxy's process: what is there, not what anybody says."""
+
+import asyncio
+import hashlib
+import re
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from tests.e2e.harness import PRIVATE
+from tests.faults.pictures import Kind
+from tests.faults.world import World
+
+FORBIDDEN: Final = {Kind.BLOCKED, Kind.UNREADABLE, "unknown", "other bytes"}
+
+# By which the proxy names what it stores for addresses.
+_PROXIED: Final = "safety-proxy-"
+
+# Of the proxy: what it should never have to say.
+_UNFORESEEN: Final = re.compile(
+    r"unforeseen error|nothing caught|never retrieved|was destroyed but|never awaited|log line was"
+    r" lost|Traceback|could not be raised|Unclosed"
+)
+
+_SETTLE_SECONDS: Final = 20.0
+# More than `_STORING_SECONDS` of the proxy's table: what is still being stored then never will be.
+_AGED_SECONDS: Final = 4000.0
+_SWEEP_SECONDS: Final = 20.0
+
+
+@dataclass
+class Audit:
+    """The files in pict-rs' store, each read once; `kinds`: how many of each kind it has seen."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    hashes: int = 0
+    _seen: set[Path] = field(default_factory=set)
+
+    async def look(self, world: World) -> None:
+        """Reads what is new. Something forbidden is a finding, whether it stays there or not."""
+        await asyncio.to_thread(self._read_new, world)
+
+    def _read_new(self, world: World) -> None:
+        for path in world.pictrs.files.rglob("*"):
+            if path in self._seen or not path.is_file():
+                continue
+            try:
+                body = path.read_bytes()
+            except FileNotFoundError:
+                continue  # deleted just now
+            kind = world.ledger.kind_of_body(body)
+            if kind == "fragment":
+                continue  # being written, or left so by a kill: looked at again next time
+            self._seen.add(path)
+            self.kinds[kind] += 1
+            if kind in FORBIDDEN:
+                digest = hashlib.sha256(body).hexdigest()[:16]
+                world.found("blocked pictures stored", f"{kind} {digest} in {path.name}")
+
+    async def look_at_hashes(self, world: World) -> None:
+        """What pict-rs itself says it has."""
+        entries = await world.pictrs.hashes()
+        self.hashes = len(entries)
+        for entry in entries:
+            kind = world.ledger.kind_of(entry["hex"])
+            if kind in FORBIDDEN:
+                world.found("blocked pictures in internal/hashes", f"{kind} {entry['hex'][:16]}")
+
+    async def keep_looking(self, world: World) -> None:
+        """Now and then, until cancelled: what is stored for a moment only is seen as well."""
+        while True:
+            await asyncio.sleep(3)
+            await self.look(world)
+
+
+async def settled(world: World) -> dict[str, Any]:
+    """What the proxy holds when nobody asks anything of it."""
+    end = time.monotonic() + _SETTLE_SECONDS
+    previous: dict[str, Any] = {}
+    while True:
+        told = await world.proxy.control()
+        is_idle = not told["in_flight"] and not told["spooled_bytes"]
+        if is_idle and told["tasks"] == previous.get("tasks"):
+            break
+        if time.monotonic() > end:
+            break
+        previous = told
+        await asyncio.sleep(1.0)
+    told["resident_bytes"] = world.proxy.resident_bytes()
+    return told
+
+
+def look_at_logs(world: World) -> None:
+    """Secrets, and errors that nobody foresaw."""
+    for server in (world.proxy, world.pictrs):
+        for line in server.log().splitlines():
+            if PRIVATE in line:
+                world.found(f"secrets in the log of {server.name}", line[:300])
+    for line in world.proxy.log().splitlines():
+        if _UNFORESEEN.search(line):
+            world.found("unforeseen errors in the log of the proxy", line[:400])
+
+
+async def look_at_leftovers(world: World) -> Counter[str]:
+    """Rows of the proxy's table by state, and pictures in pict-rs that no row knows."""
+    rows = await asyncio.to_thread(_rows, world.proxy.database)
+    aliases = {alias for alias in await world.pictrs.aliases() if alias.startswith(_PROXIED)}
+    for orphan in sorted(aliases - rows.keys()):
+        world.found("proxied pictures that no row knows", orphan)
+    return Counter(rows.values())
+
+
+async def sweep(world: World) -> int:
+    """How many leftovers a restart removed, once they are old: of SIGKILL, and of pict-rs away.
+
+    Their rows are made older while the proxy is down, instead of waiting for five minutes.
+    """
+    world.proxy_up.clear()
+    await asyncio.to_thread(world.proxy.stop)
+    await asyncio.to_thread(_make_older, world.proxy.database)
+    before = await asyncio.to_thread(_rows, world.proxy.database)
+    left = {alias for alias, state in before.items() if state != "live"}
+    world.proxy.configure()
+    await world.start_proxy()
+    end = time.monotonic() + _SWEEP_SECONDS
+    while True:
+        rows = await asyncio.to_thread(_rows, world.proxy.database)
+        kept = left & (rows.keys() | await world.pictrs.aliases())
+        if not kept or time.monotonic() > end:
+            break
+        await asyncio.sleep(0.5)
+    for alias in sorted(kept):
+        world.found("proxied leftovers that were not swept", f"{alias} {rows.get(alias)}")
+    return len(left)
+
+
+def _rows(database: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(database, timeout=10)) as connection:
+        return dict(connection.execute("SELECT alias, state FROM proxied").fetchall())
+
+
+def _make_older(database: Path) -> None:
+    with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+        connection.execute(
+            "UPDATE proxied SET accessed_at = accessed_at - ? WHERE state = 'storing'",
+            (_AGED_SECONDS,),
+        )

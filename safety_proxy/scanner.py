@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-import numpy as np
-
 from safety_proxy.crops import CropSpec
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import (

@@ -150,7 +150,7 @@ def test_a_model_that_recovers_is_found_to_work_again(pace: Pace, load: Load, cl
         clock.now += 8
         load.end(1, reached=False)
         load.begin(1)
-    assert pace.expected_seconds() > 1000
+    assert pace.expected_seconds() > 100
     load.end(10, reached=False)
     for _ in range(5):
         assert pace.expected_seconds() == 0

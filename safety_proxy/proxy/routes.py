@@ -81,6 +81,9 @@ _UPLOAD_KEYS: Final = _OPERATIONS | {
 
 _SOURCES: Final = frozenset({"src", "alias", "proxy"})
 
+# A request line may name the server again (RFC 9112, 3.2.2).
+_ABSOLUTE_FORM: Final = re.compile("^https?://[^/]*", re.IGNORECASE)
+
 # An address that was put into the query as it is, as Lemmy 0.19 does; an encoded one has no `://`.
 _RAW_ADDRESS: Final = re.compile("(?:^|&)proxy=(?P<rest>https?://.*)", re.DOTALL)
 
@@ -113,6 +116,7 @@ def resolve(method: str, raw_path: str, raw_query: str) -> Route:
     """
     if not _is_text(raw_path + raw_query) or "#" in raw_query:
         raise MalformedRequest("The request line holds what no address may", code="invalid-query")
+    raw_path = _ABSOLUTE_FORM.sub("", raw_path)
     segments = [unquote(segment) for segment in raw_path.split("/")[1:]]
     row = next(
         (row for row in _TABLE if method in row.methods.split() and _fits(row, segments)), None

@@ -17,9 +17,9 @@ from tests.e2e.harness import (
     send_raw,
     upload,
 )
+from tests.e2e.samples import fresh
 
 ALIAS = "0d0f3a3c-58a4-4b1f-9d53-2f2a4f0a9f5e.png"
-from tests.e2e.samples import fresh
 
 MEBIBYTE = 1024 * 1024
 

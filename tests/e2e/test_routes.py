@@ -1,6 +1,5 @@
 """Every route of pict-rs through the proxy: reads untouched, ways round the scan closed."""
 
-import asyncio
 import hashlib
 from http import HTTPMethod
 
@@ -10,11 +9,8 @@ from yarl import URL
 
 from tests.e2e.harness import (
     PICTRS_API_KEY,
-    Origin,
     PictRs,
     SafetyProxy,
-    plain_png,
-    send_raw,
     upload,
 )
 from tests.e2e.samples import fresh

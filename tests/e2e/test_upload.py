@@ -24,15 +24,13 @@ REFUSED = {
     "code": "failed-external-validation",
 }
 MEBIBYTE = 1024 * 1024
+IDS = {"file", "alias", "delete_token", "created_at", "upload_id"}
 
 
 def shape(value: Any) -> Any:
     """A JSON value with its ids and times left out."""
     if isinstance(value, dict):
-        return {
-            key: "..." if key in {"file", "alias", "delete_token", "created_at"} else shape(item)
-            for key, item in value.items()
-        }
+        return {key: "..." if key in IDS else shape(item) for key, item in value.items()}
     return [shape(item) for item in value] if isinstance(value, list) else value
 
 

@@ -8,11 +8,15 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from tests.e2e.harness import PRIVATE
+from tests.faults.forms import form, part, upload
 from tests.faults.pictures import Kind
+from tests.faults.wire import ask
 from tests.faults.world import World
 
 FORBIDDEN: Final = {Kind.BLOCKED, Kind.UNREADABLE, "unknown", "other bytes"}
@@ -25,6 +29,13 @@ _UNFORESEEN: Final = re.compile(
     r"unforeseen error|nothing caught|never retrieved|was destroyed but|never awaited|log line was"
     r" lost|Traceback|could not be raised|Unclosed"
 )
+
+_DIGEST_LENGTH: Final = 64
+
+# Pictures that no client sends, to see whether all is well again.
+_PROBES: Final = count(500_000_000)
+_PROBES_AT_ONCE: Final = 16
+_RECOVERY_SECONDS: Final = 15.0
 
 _SETTLE_SECONDS: Final = 20.0
 # More than `_STORING_SECONDS` of the proxy's table: what is still being stored then never will be.
@@ -66,7 +77,7 @@ class Audit:
         entries = await world.pictrs.hashes()
         self.hashes = len(entries)
         for entry in entries:
-            kind = world.ledger.kind_of(entry["hex"])
+            kind = world.ledger.kind_of(entry["hex"][:_DIGEST_LENGTH])  # size and format follow
             if kind in FORBIDDEN:
                 world.found("blocked pictures in internal/hashes", f"{kind} {entry['hex'][:16]}")
 
@@ -75,6 +86,23 @@ class Audit:
         while True:
             await asyncio.sleep(3)
             await self.look(world)
+
+
+async def recovered(world: World) -> float:
+    """Seconds until the proxy takes all of so many simultaneous clean uploads again."""
+    started = time.monotonic()
+    while time.monotonic() < started + _RECOVERY_SECONDS:
+        bodies = [
+            world.ledger.take(Kind.CLEAN, next(_PROBES)) for _ in range(_PROBES_AT_ONCE)
+        ]
+        replies = await asyncio.gather(
+            *(ask(world.proxy.port, upload(form([part(it)])), seconds=30) for it in bodies)
+        )
+        if all(reply.status == HTTPStatus.CREATED for reply in replies):
+            return time.monotonic() - started
+        await asyncio.sleep(0.2)
+    world.found("proxies that did not recover", f"not within {_RECOVERY_SECONDS} s")
+    return time.monotonic() - started
 
 
 async def settled(world: World) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -29,7 +30,7 @@ from safety_proxy.media.spool import Spooler
 from safety_proxy.settings import Settings
 
 CONTROL_PORT: Final = "FAULTS_CONTROL_PORT"
-HANG_SECONDS: Final = 3.0
+HANG_SECONDS: Final = 4.0
 
 NONE: Final = "none"
 MODEL_FAULTS: Final = ("raise", "hang", "memory", "cuda", "nan", "same", "few")
@@ -127,6 +128,16 @@ def _found(host: str, address: str, port: int) -> ResolveResult:
     )
 
 
+def _target(file: Path) -> str:
+    """What an open file is, without what makes it another one each time."""
+    with suppress(FileNotFoundError):  # the one that lists them
+        target = str(file.readlink())
+        return (
+            "spooled" if "safety-proxy-" in target or "/#" in target else target.partition(":")[0]
+        )
+    return "gone"
+
+
 class FaultyApp(app.App):
     """The program's own composition, with both put in, and the control port beside it."""
 
@@ -164,13 +175,15 @@ class FaultyApp(app.App):
 
     def _report(self) -> dict[str, Any]:
         kinds = Counter(thread.name.rpartition("_")[0] for thread in threading.enumerate())
+        kinds_of_files = Counter(map(_target, Path("/proc/self/fd").iterdir()))
         return {
             "faults": dict(self._embedder.counts) if self._embedder else {},
             "lookups": dict(self._fake_resolver.lookups),
             "tasks": len(asyncio.all_tasks()),
             "task_names": sorted(task.get_name() for task in asyncio.all_tasks()),
             "threads": dict(kinds),
-            "files": len(list(Path("/proc/self/fd").iterdir())),
+            "files": sum(kinds_of_files.values()),
+            "file_kinds": dict(kinds_of_files),
             "in_flight": self.scanner.in_flight,
             "spooled_bytes": self._spooler.used_bytes if self._spooler else 0,
         }

@@ -41,6 +41,7 @@ NEVER: Final = (
     "proxied leftovers that were not swept",
     "addresses that show what they did before",
     "faults that met nothing",
+    "proxies that did not recover",
 )
 
 _ERRORS: Final = (
@@ -171,12 +172,13 @@ def text(result: "Result") -> str:
             [(status, code, count) for (status, code), count in sorted(tally.answers.items())],
         ),
         _table(("fault", "times"), sorted(world.faults.items())),
+        f"Longest time to take 16 uploads at once again after a phase: {result.recovery:.1f} s",
         _table(("in pict-rs' store", "files seen"), sorted(result.audit.kinds.items())),
         _table(
             ("of the proxy at rest", "before", "after"),
             [
                 (name, result.before[name], result.after[name])
-                for name in ("tasks", "files", "threads", "resident_bytes")
+                for name in ("tasks", "files", "threads", "resident_bytes", "in_flight")
             ],
         ),
         _table(

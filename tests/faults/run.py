@@ -35,6 +35,7 @@ class Result:
     lookups: dict[str, int] = field(default_factory=dict)
     leftovers_of_kill: int = 0
     swept: int = 0
+    recovery: float = 0.0
     seconds: float = 0.0
 
 
@@ -67,6 +68,7 @@ async def _phase(result: Result, phase: phases.Phase, number: int, requests: int
     started = time.monotonic()
     following = await phases.run_phase(result.world, result.tally, phase, number, requests)
     result.phases.append((phase.name, following - number, time.monotonic() - started))
+    result.recovery = max(result.recovery, await checks.recovered(result.world))
     await _look(result)
     sys.stderr.write(
         f"{phase.name}: {following - number} requests, {time.monotonic() - started:.1f} s\n"

@@ -266,7 +266,7 @@ def _look_at(world: World, outcome: Outcome) -> None:
 def _is_proper(plan: Plan, reply: Reply) -> bool:
     if reply.is_picture or reply.status in _NO_BODY or isinstance(reply.json.get("msg"), str):
         return True
-    if not reply.body and reply.status in _EMPTY:
+    if not reply.body and (reply.status in _EMPTY or reply.method == "HEAD"):
         return True
     if plan.road is Road.SPELLING and plan.spelling in IMPROPER:
         return reply.status == HTTPStatus.BAD_REQUEST

@@ -81,6 +81,7 @@ class Request:
 class Reply:
     """What came back, or `silence`. Times are those of `time.monotonic`."""
 
+    method: str = "GET"
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -111,7 +112,7 @@ async def ask(
     port: int, request: Request, *, seconds: float, manner: Manner = Manner.WHOLE, seed: int = 0
 ) -> Reply:
     """The answer of the server on this loopback port, or why there is none."""
-    reply = Reply(started=time.monotonic())
+    reply = Reply(request.method, started=time.monotonic())
     try:
         async with asyncio.timeout(seconds):
             await _exchange(port, request, manner, random.Random(seed), reply)
@@ -139,11 +140,11 @@ async def _exchange(
                 reply.silence = Silence.LEFT
                 return
             async with asyncio.timeout(_LISTEN_SECONDS):
-                await _read(reader, request.method, reply)
+                await _read(reader, reply)
             return
         sending = spawn(_send(writer, head, body, manner), name="send")
         try:
-            await _read(reader, request.method, reply)
+            await _read(reader, reply)
         finally:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
@@ -181,11 +182,11 @@ async def _leave_early(
         writer.transport.abort()
 
 
-async def _read(reader: asyncio.StreamReader, method: str, reply: Reply) -> None:
+async def _read(reader: asyncio.StreamReader, reply: Reply) -> None:
     """Fills the reply. Raises h11.RemoteProtocolError where the connection ends before it."""
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=_READ_BYTES)
     # What was sent, as far as it decides how the answer is read.
-    parser.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
+    parser.send(h11.Request(method=reply.method, target="/", headers=[("Host", "x")]))
     parser.send(h11.EndOfMessage())
     while True:
         event = parser.next_event()

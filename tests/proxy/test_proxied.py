@@ -245,7 +245,7 @@ class Scene:
 
     async def forgotten(self, alias: str | None) -> None:
         """Returns when the table does not hold it any more."""
-        while alias in await self.rows():
+        while alias in await self.rows():  # noqa: ASYNC110 -- asked of a file
             await asyncio.sleep(0.005)
 
 

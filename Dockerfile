@@ -41,18 +41,21 @@ RUN uv pip install --no-deps .
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/safety-proxy /opt/safety-proxy
 RUN useradd --system --uid 10001 --no-create-home --home-dir /tmp safety-proxy \
-    && install -d -o safety-proxy /models
-# Inside, the public listener has to be reached from other containers; the admin listener has not.
+    && install -d -o safety-proxy /models /data
+# Inside, Lemmy and pict-rs have to reach their listeners from other containers; nobody has to reach
+# the admin listener.
 ENV PATH=/opt/safety-proxy/bin:${PATH} \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/models/huggingface \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     SAFETY_PROXY_SERVER__HOST=0.0.0.0 \
-    SAFETY_PROXY_MODEL__CACHE_DIR=/models
+    SAFETY_PROXY_VALIDATOR__HOST=0.0.0.0 \
+    SAFETY_PROXY_MODEL__CACHE_DIR=/models \
+    SAFETY_PROXY_STORE__FOLDER=/data
 USER 10001
-VOLUME /models
-EXPOSE 8580
+VOLUME /models /data
+EXPOSE 8580 8583
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('SAFETY_PROXY_SERVER__ADMIN_PORT', '8581') + '/healthz', timeout=4)"]
 ENTRYPOINT ["safety-proxy"]
 CMD ["serve"]

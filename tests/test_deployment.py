@@ -27,6 +27,8 @@ DEPLOYMENT_FILES = [
     "Dockerfile",
     ".env.example",
     "docs/deployment.md",
+    "docs/validator.md",
+    "docs/threat-model.md",
     "nginx/safety_proxy.conf",
 ]
 
@@ -149,14 +151,15 @@ def test_the_dockerfile_copies_files_that_exist_and_are_sent() -> None:
 
 
 def test_the_image_runs_as_a_user_that_owns_its_volume() -> None:
-    """Not root; /models is its own, so a named volume starts out writable."""
+    """Not root; the volumes' folders are its own, so named volumes start out writable."""
     text = (ROOT / "Dockerfile").read_text()
     assert dockerfile_words("USER") == [["10001"]]
     assert "--uid 10001" in text
-    assert "install -d -o safety-proxy /models" in text
-    assert dockerfile_words("VOLUME") == [["/models"]]
+    assert "install -d -o safety-proxy /models /data" in text
+    assert dockerfile_words("VOLUME") == [["/models", "/data"]]
     assert compose(OVERLAY)["services"]["safety-proxy"]["volumes"] == [
-        "safety-proxy-models:/models"
+        "safety-proxy-models:/models",
+        "safety-proxy-data:/data",
     ]
 
 
@@ -168,10 +171,11 @@ def test_every_variable_that_is_named_is_a_setting(name: str) -> None:
 
 
 def test_the_example_shows_the_defaults() -> None:
-    """A line of .env.example with its # taken away changes nothing, but for the policy's path."""
+    """A line of .env.example with its # taken away changes nothing, but for a path and a key."""
     lines = (ROOT / ".env.example").read_text().splitlines()
     shown = dict(line.removeprefix("#").split("=", 1) for line in lines if line.startswith("#SAF"))
     del shown["SAFETY_PROXY_POLICY__FILE"]
+    assert shown.pop("SAFETY_PROXY_UPSTREAM__API_KEY") == ""  # which counts as not set
     for variable, value in shown.items():
         section, _, key = variable.removeprefix("SAFETY_PROXY_").lower().partition("__")
         default = getattr(Settings.model_construct(), section)

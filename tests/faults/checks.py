@@ -3,10 +3,8 @@
 import asyncio
 import hashlib
 import re
-import sqlite3
 import time
 from collections import Counter
-from contextlib import closing
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import count
@@ -20,9 +18,6 @@ from tests.faults.wire import ask
 from tests.faults.world import World
 
 FORBIDDEN: Final = {Kind.BLOCKED, Kind.UNREADABLE, "unknown", "other bytes"}
-
-# By which the proxy names what it stores for addresses.
-_PROXIED: Final = "safety-proxy-"
 
 # Of the proxy: what it should never have to say.
 _UNFORESEEN: Final = re.compile(
@@ -38,9 +33,6 @@ _PROBES_AT_ONCE: Final = 16
 _RECOVERY_SECONDS: Final = 15.0
 
 _SETTLE_SECONDS: Final = 20.0
-# More than `_STORING_SECONDS` of the proxy's table: what is still being stored then never will be.
-_AGED_SECONDS: Final = 4000.0
-_SWEEP_SECONDS: Final = 20.0
 
 
 @dataclass
@@ -92,9 +84,7 @@ async def recovered(world: World) -> float:
     """Seconds until the proxy takes all of so many simultaneous clean uploads again."""
     started = time.monotonic()
     while time.monotonic() < started + _RECOVERY_SECONDS:
-        bodies = [
-            world.ledger.take(Kind.CLEAN, next(_PROBES)) for _ in range(_PROBES_AT_ONCE)
-        ]
+        bodies = [world.ledger.take(Kind.CLEAN, next(_PROBES)) for _ in range(_PROBES_AT_ONCE)]
         replies = await asyncio.gather(
             *(ask(world.proxy.port, upload(form([part(it)])), seconds=30) for it in bodies)
         )
@@ -131,49 +121,3 @@ def look_at_logs(world: World) -> None:
     for line in world.proxy.log().splitlines():
         if _UNFORESEEN.search(line):
             world.found("unforeseen errors in the log of the proxy", line[:400])
-
-
-async def look_at_leftovers(world: World) -> Counter[str]:
-    """Rows of the proxy's table by state, and pictures in pict-rs that no row knows."""
-    rows = await asyncio.to_thread(_rows, world.proxy.database)
-    aliases = {alias for alias in await world.pictrs.aliases() if alias.startswith(_PROXIED)}
-    for orphan in sorted(aliases - rows.keys()):
-        world.found("proxied pictures that no row knows", orphan)
-    return Counter(rows.values())
-
-
-async def sweep(world: World) -> int:
-    """How many leftovers a restart removed, once they are old: of SIGKILL, and of pict-rs away.
-
-    Their rows are made older while the proxy is down, instead of waiting for five minutes.
-    """
-    world.proxy_up.clear()
-    await asyncio.to_thread(world.proxy.stop)
-    await asyncio.to_thread(_make_older, world.proxy.database)
-    before = await asyncio.to_thread(_rows, world.proxy.database)
-    left = {alias for alias, state in before.items() if state != "live"}
-    world.proxy.configure()
-    await world.start_proxy()
-    end = time.monotonic() + _SWEEP_SECONDS
-    while True:
-        rows = await asyncio.to_thread(_rows, world.proxy.database)
-        kept = left & (rows.keys() | await world.pictrs.aliases())
-        if not kept or time.monotonic() > end:
-            break
-        await asyncio.sleep(0.5)
-    for alias in sorted(kept):
-        world.found("proxied leftovers that were not swept", f"{alias} {rows.get(alias)}")
-    return len(left)
-
-
-def _rows(database: Path) -> dict[str, str]:
-    with closing(sqlite3.connect(database, timeout=10)) as connection:
-        return dict(connection.execute("SELECT alias, state FROM proxied").fetchall())
-
-
-def _make_older(database: Path) -> None:
-    with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
-        connection.execute(
-            "UPDATE proxied SET accessed_at = accessed_at - ? WHERE state = 'storing'",
-            (_AGED_SECONDS,),
-        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from safety_proxy.tasks import spawn
-from tests.faults import forms
+from tests.faults import forms, leftovers
 from tests.faults.forms import address_of, escaped
 from tests.faults.origins import TURN_SECONDS, TURNING
 from tests.faults.pictures import Kind
@@ -18,7 +18,7 @@ from tests.faults.proxy import MODEL_FAULTS
 from tests.faults.tally import Tally
 from tests.faults.traffic import perform
 from tests.faults.wire import ask
-from tests.faults.world import TIGHT, World
+from tests.faults.world import World
 
 CLIENTS: Final = 16
 
@@ -26,7 +26,7 @@ CLIENTS: Final = 16
 _BACK_OFF_SECONDS: Final = 0.15
 
 # From here on a run is long enough for a pause beyond all time limits of a download.
-_LONG_RUN: Final = 3000
+LONG_RUN: Final = 3000
 _LONG_PAUSE_SECONDS: Final = 11.0
 
 
@@ -111,7 +111,6 @@ async def _nothing(world: World, progress: Progress) -> None:
 
 async def _tight(world: World, progress: Progress) -> None:
     with world.broken("little room"):
-        await world.restart_proxy(**TIGHT)
         await progress.at(1.0)
 
 
@@ -120,9 +119,10 @@ async def _restarts(world: World, progress: Progress) -> None:
     await world.restart_proxy()
     await progress.at(0.4)
     with _imports_under_way(world):
-        await world.kill_proxy()
+        await leftovers.kill(world)
     await progress.at(0.7)
-    await world.restart_proxy()
+    if progress.count >= LONG_RUN // 10:
+        await world.restart_proxy()
     await progress.at(1.0)
 
 
@@ -145,7 +145,7 @@ def _imports_under_way(world: World) -> Iterator[None]:
 
 
 async def _pictrs_kills(world: World, progress: Progress) -> None:
-    times = 2 if progress.count < _LONG_RUN // 10 else 6
+    times = 2 if progress.count < LONG_RUN // 10 else 6
     for turn in range(times):
         await progress.at((turn + 0.5) / times)
         await world.kill_pictrs(0.7)
@@ -153,7 +153,7 @@ async def _pictrs_kills(world: World, progress: Progress) -> None:
 
 async def _pictrs_pauses(world: World, progress: Progress) -> None:
     pauses = [0.5, 2.0]
-    if progress.count >= _LONG_RUN // 12:
+    if progress.count >= LONG_RUN // 12:
         pauses = [0.3, 1.0, _LONG_PAUSE_SECONDS, 0.5, 2.0]
     for turn, seconds in enumerate(pauses):
         await progress.at((turn + 0.5) / len(pauses))
@@ -161,7 +161,7 @@ async def _pictrs_pauses(world: World, progress: Progress) -> None:
 
 
 async def _model(world: World, progress: Progress) -> None:
-    rounds = 1 if progress.count < _LONG_RUN // 10 else 3
+    rounds = 1 if progress.count < LONG_RUN // 10 else 3
     faults = [fault for _ in range(rounds) for fault in MODEL_FAULTS]
     for turn, fault in enumerate(faults):
         await progress.at((turn + 0.5) / len(faults))
@@ -172,7 +172,7 @@ async def _model(world: World, progress: Progress) -> None:
 async def _storm(world: World, progress: Progress) -> None:
     """Anything at any time, pict-rs and the model also at once."""
     rng = random.Random(world.seed)
-    times = 3 if progress.count < _LONG_RUN // 10 else 12
+    times = 3 if progress.count < LONG_RUN // 10 else 12
     for turn in range(times):
         await progress.at((turn + 0.5) / times)
         async with world.model_fault(rng.choice(MODEL_FAULTS)):
@@ -219,6 +219,7 @@ _TURN_WITHIN_SECONDS: Final = 8.0
 
 WARM: Final = Phase("warm", 0.12, 60, Mix(), _nothing)
 CALM: Final = Phase("calm again", 0.13, 60, Mix(), _nothing)
+# The first one with the settings TIGHT, and until the restart in the second.
 BEFORE_WARM: Final[Sequence[Phase]] = (
     Phase("little room", 0.08, 50, Mix(), _tight),
     Phase("proxy stopped and killed", 0.10, 60, Mix(cut=0.05), _restarts),

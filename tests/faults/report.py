@@ -115,8 +115,8 @@ def _fault_checks(result: "Result") -> Iterator[Check]:
         "pict-rs paused": world.faults["pict-rs paused"],
         "proxy stopped": world.faults["proxy stopped"],
         "proxy killed": world.faults["proxy killed"],
-        "left unfinished by the proxy's kill": result.leftovers_of_kill,
-        "leftovers swept": result.swept,
+        "left unfinished by the proxy's kill": len(world.left_by_kill),
+        "leftovers swept": world.swept,
     }
     seen |= {f"model: {fault}": world.faults[f"model: {fault}"] for fault in MODEL_FAULTS}
     seen |= {f"origin: {name}": world.origins.served[name] for name in (*UNFAIR, *TURNING)}

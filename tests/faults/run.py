@@ -13,12 +13,12 @@ from typing import Any
 
 from safety_proxy.tasks import spawn
 from tests.e2e.harness import PICTRS_ROOTS, PICTRS_VERSIONS, PictRs
-from tests.faults import checks, phases, report
+from tests.faults import checks, leftovers, phases, report
 from tests.faults.checks import Audit
 from tests.faults.origins import Origins
 from tests.faults.pictures import Ledger
 from tests.faults.tally import Tally
-from tests.faults.world import FaultyProxy, World
+from tests.faults.world import TIGHT, FaultyProxy, World
 
 
 @dataclass
@@ -33,8 +33,6 @@ class Result:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     lookups: dict[str, int] = field(default_factory=dict)
-    leftovers_of_kill: int = 0
-    swept: int = 0
     recovery: float = 0.0
     seconds: float = 0.0
 
@@ -48,16 +46,20 @@ async def run(folder: Path, *, requests: int, seed: int) -> Result:
         number = 0
         for phase in phases.BEFORE_WARM:
             number = await _phase(result, phase, number, requests)
-        result.leftovers_of_kill = (await checks.look_at_leftovers(world))["storing"]
+            await leftovers.look_for_orphans(world)
+        result.recovery = await checks.recovered(world)
         number = await _phase(result, phases.WARM, number, requests)
         result.before = await checks.settled(world)
         for phase in (*phases.AFTER_WARM, phases.CALM):
             number = await _phase(result, phase, number, requests)
+            recovery = await checks.recovered(world)
+            result.recovery = max(result.recovery, recovery)
         result.after = await checks.settled(world)
         result.lookups = dict(await world.all_lookups())
-        result.swept = await checks.sweep(world)
+        if requests >= phases.LONG_RUN:
+            await leftovers.sweep(world)
         looking.cancel()
-        await checks.look_at_leftovers(world)
+        await leftovers.look_for_orphans(world)
         await _look(result)
         checks.look_at_logs(world)
     result.seconds = time.monotonic() - started
@@ -68,7 +70,6 @@ async def _phase(result: Result, phase: phases.Phase, number: int, requests: int
     started = time.monotonic()
     following = await phases.run_phase(result.world, result.tally, phase, number, requests)
     result.phases.append((phase.name, following - number, time.monotonic() - started))
-    result.recovery = max(result.recovery, await checks.recovered(result.world))
     await _look(result)
     sys.stderr.write(
         f"{phase.name}: {following - number} requests, {time.monotonic() - started:.1f} s\n"
@@ -90,6 +91,7 @@ async def _world(folder: Path, seed: int) -> AsyncIterator[World]:
         world = World(seed, pictrs, proxy, origins, ledger)
         try:
             await asyncio.to_thread(pictrs.start)
+            proxy.configure(**TIGHT)
             await world.start_proxy()
             yield world
         finally:

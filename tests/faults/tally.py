@@ -66,7 +66,7 @@ class Tally:
         elif world.was_broken(begin, end, "proxy killed"):
             self.silences[AT_KILL] += 1
         elif world.came_at_stop(begin + _ACCEPTED_SECONDS) and silence is not Silence.TIME:
-            self.silences[AT_STOP] += 1
+            self.silences[f"{AT_STOP}: {silence}"] += 1
         elif (
             plan.road in _STREAMED
             and silence in {Silence.TIME, Silence.BROKEN}

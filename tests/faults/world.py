@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import sqlite3
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from safety_proxy.tasks import spawn
 from tests.e2e.harness import PictRs, SafetyProxy, free_port
 from tests.faults.origins import Origins
 from tests.faults.pictures import Ledger
@@ -30,6 +32,9 @@ SETTINGS: Final = {
     "SAFETY_PROXY_SCAN__TIMEOUT_SECONDS": "3",
     "SAFETY_PROXY_CACHE__MAX_ENTRIES": "1000",
 }
+
+# Clients go on knocking for so long after the proxy was told to stop.
+_KNOCKING_SECONDS: Final = 0.3
 
 # So little room that 16 clients do not find any: for one phase.
 TIGHT: Final = {
@@ -113,6 +118,8 @@ class World:
     stored: list[Stored] = field(default_factory=list)
     addresses: list[tuple[str, str]] = field(default_factory=list)
     findings: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    left_by_kill: set[str] = field(default_factory=set)
+    swept: int = 0
     notes: list[str] = field(default_factory=list)
     proxy_up: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -180,14 +187,16 @@ class World:
         """SIGTERM under load, and a new start with these settings."""
         await self._keep_lookups()
         with self.broken("proxy stopped"):
+            stopping = spawn(asyncio.to_thread(self.proxy.stop), name="stop the proxy")
+            await asyncio.sleep(_KNOCKING_SECONDS)
             self.proxy_up.clear()
-            code = await asyncio.to_thread(self.proxy.stop)
+            code = await stopping
             if code:
                 self.found("proxy's exit codes after SIGTERM", str(code))
             self.proxy.configure(**settings)
             await self.start_proxy()
 
-    async def kill_proxy(self) -> None:
+    async def kill_proxy(self, while_down: Callable[[], None]) -> None:
         """SIGKILL under load, while pict-rs has taken pictures that it has not yet confirmed."""
         await self._keep_lookups()
         with self.broken("proxy killed"):
@@ -195,9 +204,15 @@ class World:
             await asyncio.sleep(0.7)
             self.proxy_up.clear()
             await asyncio.to_thread(self.proxy.kill)
+            self.left_by_kill = await asyncio.to_thread(self._being_stored)
             self.pictrs.resume()
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(while_down)
             await self.start_proxy()
+
+    def _being_stored(self) -> set[str]:
+        with closing(sqlite3.connect(self.proxy.database, timeout=10)) as connection:
+            found = connection.execute("SELECT alias FROM proxied WHERE state = 'storing'")
+            return {alias for (alias,) in found}
 
     async def start_proxy(self) -> None:
         """Returns when it is ready; clients go on then."""

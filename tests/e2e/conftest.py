@@ -28,6 +28,7 @@ from aiohttp.test_utils import TestServer
 
 from tests.e2e.harness import (
     PICTRS_VERSIONS,
+    SECRET_HEADERS,
     Nginx,
     Origin,
     PictRs,
@@ -168,6 +169,6 @@ async def origin() -> AsyncIterator[Origin]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[ClientSession]:
-    """An HTTP client of the test."""
-    async with ClientSession() as session:
+    """An HTTP client that sends what Lemmy copies from its users' browsers."""
+    async with ClientSession(headers=SECRET_HEADERS) as session:
         yield session

@@ -35,9 +35,12 @@ PICTRS_ROOTS = Path(os.environ.get("PICTRS_ROOTS", Path.home() / ".cache/safety-
 PICTRS_API_KEY = "end-to-end"
 VALIDATOR_ID = "end-to-end-validator"
 
-# What users would not want to find anywhere, in each place where Lemmy or they send it.
-# `test_nothing_private_is_logged` looks for it in the logs of all servers that the tests have run.
-PRIVATE = "planted-secret"
+# Planted wherever users send what is theirs alone: session tokens, file names, addresses. When a
+# server of these tests stops, none of it may be in its log, nor in the proxy's statistics.
+SECRET = "planted-secret"
+SECRET_HEADERS = {"Authorization": f"Bearer {SECRET}", "Cookie": f"jwt={SECRET}"}
+# pict-rs is told of an address where it is asked without the proxy, so it may log this one.
+SECRET_ADDRESS = "planted-address"
 NGINX_CONFIG = ROOT / "nginx" / "safety_proxy.conf"
 
 START_SECONDS = 60.0
@@ -73,6 +76,16 @@ def http_status(url: str) -> int | None:
         return None
 
 
+def http_text(url: str) -> str:
+    """The body of a GET, or nothing where nothing answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            text: str = response.read().decode()
+            return text
+    except OSError:
+        return ""
+
+
 def plain_png(color: str = "olive") -> bytes:
     """A picture of one color, as small as an upload can sensibly be."""
     body = BytesIO()
@@ -86,7 +99,7 @@ async def upload(
     """Status and JSON of `POST {url}/image?{query}` with each of `files` as an `images[]`."""
     form = FormData()
     for number, body in enumerate(files):
-        form.add_field("images[]", BytesIO(body), filename=f"{number}.png")
+        form.add_field("images[]", BytesIO(body), filename=f"{SECRET}-{number}.png")
     target = URL(f"{url}/image{'?' if query else ''}{query}", encoded=True)
     async with client.post(target, data=form) as response:
         return response.status, await response.json()
@@ -183,7 +196,14 @@ class Server:
             self.kill()
             pytest.fail(f"{self.name} did not end within {STOP_SECONDS} s:\n{self.log()}")
         self._process = None
+        self.check_privacy(self.log())
         return code
+
+    def check_privacy(self, text: str) -> None:
+        """Fail if what belongs to users is in a text of this server."""
+        for line in text.splitlines():
+            if SECRET in line:
+                pytest.fail(f"{self.name} tells what is a user's: {line[:500]}")
 
     def kill(self) -> None:
         """End it by SIGKILL, as a crash would."""
@@ -380,6 +400,18 @@ class SafetyProxy(Server):
             environment=settings | environment,
         )
 
+    def stop(self) -> int:
+        """As that of any server; its statistics are read before."""
+        if self._process is not None:
+            self.resume()
+            for path in ("/stats", "/metrics"):
+                self.check_privacy(http_text(f"{self.admin_url}{path}"))
+        return super().stop()
+
+    def check_privacy(self, text: str) -> None:
+        """Nor does the proxy tell of addresses."""
+        super().check_privacy(text.replace(SECRET_ADDRESS, SECRET))
+
     async def stats(self) -> dict[str, Any]:
         """`/stats` of the admin listener."""
         async with ClientSession() as session, session.get(f"{self.admin_url}/stats") as response:
@@ -522,12 +554,12 @@ class Origin:
     _handlers: dict[str, Any] = field(default_factory=dict)
 
     def put(self, path: str, body: bytes, content_type: str = "image/png") -> str:
-        """Serve `body` at `path` (`/a.png`); returns the address."""
+        """Serve `body` at `path` (`/a.png`); returns an address with a secret in its query."""
 
         async def answer(_request: web.Request) -> web.StreamResponse:
             return web.Response(body=body, content_type=content_type)
 
-        return self.route(path, answer)
+        return f"{self.route(path, answer)}?signature={SECRET_ADDRESS}"
 
     def route(self, path: str, handler: Any) -> str:
         """Let `async handler(request) -> StreamResponse` answer at `path`; returns the address."""

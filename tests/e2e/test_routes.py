@@ -113,20 +113,6 @@ async def test_picture_is_deleted_through_the_proxy(
     assert file["file"] not in await pictrs.aliases()
 
 
-@pytest.mark.parametrize("path", ["/%69mage", "/image?resize=%31%30"])
-async def test_odd_spelling_of_the_upload_route_is_scanned_too(
-    proxy: SafetyProxy, pictrs: PictRs, client: ClientSession, path: str
-) -> None:
-    """What pict-rs would take for its upload route is taken for it here."""
-    before = await pictrs.hashes()
-    for action, status in (("block", 400), ("allow", 201)):
-        form = _form(fresh(action, 23))
-        async with client.post(URL(proxy.url + path, encoded=True), data=form) as answer:
-            assert answer.status == status
-        if action == "block":
-            assert await pictrs.hashes() == before
-
-
 async def test_session_token_never_reaches_pictrs_or_a_log(
     proxy: SafetyProxy, pictrs: PictRs, client: ClientSession
 ) -> None:

@@ -11,8 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.harness import PRIVATE
-from tests.faults.forms import form, part, upload
+from tests.faults.forms import PRIVATE, form, part, upload
 from tests.faults.pictures import Kind
 from tests.faults.wire import ask
 from tests.faults.world import World

@@ -217,19 +217,20 @@ _AFTER_TURN: Final = {
 _TURNING_NUMBER: Final = 900_000
 _TURN_WITHIN_SECONDS: Final = 8.0
 
-WARM: Final = Phase("warm", 0.12, 60, Mix(), _nothing)
-CALM: Final = Phase("calm again", 0.13, 60, Mix(), _nothing)
+WARM: Final = Phase("warm", 0.12, 40, Mix(), _nothing)
+CALM: Final = Phase("calm again", 0.13, 40, Mix(), _nothing)
+
 # The first one with the settings TIGHT, and until the restart in the second.
 BEFORE_WARM: Final[Sequence[Phase]] = (
-    Phase("little room", 0.08, 50, Mix(), _tight),
-    Phase("proxy stopped and killed", 0.10, 60, Mix(cut=0.05), _restarts),
+    Phase("little room", 0.08, 40, Mix(), _tight),
+    Phase("proxy stopped and killed", 0.10, 50, Mix(cut=0.05), _restarts),
 )
 AFTER_WARM: Final[Sequence[Phase]] = (
     Phase("odd spellings", 0.08, 80, Mix(only=(Road.SPELLING,), all_spellings=True), _nothing),
     Phase("bad origins", 0.12, 45, Mix(only=BY_ADDRESS, all_origins=True), _turning),
     Phase("clients that leave", 0.08, 30, Mix(all_cuts=True), _nothing),
-    Phase("pict-rs killed", 0.08, 40, Mix(unfair=0.1, cut=0.05), _pictrs_kills),
-    Phase("pict-rs paused", 0.06, 40, Mix(unfair=0.1, cut=0.05), _pictrs_pauses),
-    Phase("model broken", 0.10, 60, Mix(cut=0.05), _model),
-    Phase("all at once", 0.05, 40, Mix(unfair=0.3, odd_host=0.2, cut=0.2), _storm),
+    Phase("pict-rs killed", 0.08, 30, Mix(unfair=0.1, cut=0.05), _pictrs_kills),
+    Phase("pict-rs paused", 0.06, 30, Mix(unfair=0.1, cut=0.05), _pictrs_pauses),
+    Phase("model broken", 0.10, 50, Mix(cut=0.05), _model),
+    Phase("all at once", 0.05, 30, Mix(unfair=0.3, odd_host=0.2, cut=0.2), _storm),
 )

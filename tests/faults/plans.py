@@ -107,6 +107,14 @@ class Plan:
     deadline: float | None
     pick: float
 
+    def __str__(self) -> str:
+        text = f"#{self.index} {self.road}, {self.kind}"
+        if self.is_by_address:
+            text += f", {self.host} {self.behavior}"
+        if self.road is Road.SPELLING:
+            text += f", {self.spelling}"
+        return text if self.manner is Manner.WHOLE else f"{text}, {self.manner}"
+
     @property
     def is_by_address(self) -> bool:
         return self.road in BY_ADDRESS

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -148,8 +149,8 @@ class FaultyApp(app.App):
         super().__init__(settings, load_embedder=self._load, resolver=self._fake_resolver)
 
     async def __aenter__(self) -> Self:
-        app.Spooler = self._made_spooler  # type: ignore[assignment,misc] -- it is a local of `_start`
-        await super().__aenter__()
+        with patch.object(app, "Spooler", self._made_spooler):  # which is a local of `_start`
+            await super().__aenter__()
         port = int(os.environ[CONTROL_PORT])
         self._control = await asyncio.start_server(self._serve, "127.0.0.1", port)
         return self
@@ -190,6 +191,6 @@ class FaultyApp(app.App):
 
 
 if __name__ == "__main__":
-    app.App = FaultyApp  # type: ignore[misc] -- `serve` imports it when it starts
     sys.argv = ["safety-proxy", "serve"]
-    cli.main()
+    with patch.object(app, "App", FaultyApp):  # `serve` imports it when it starts
+        cli.main()

@@ -4,8 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tests.e2e.harness import PRIVATE
-from tests.faults.forms import API_TOKEN, BOUNDARY, BROWSER, escaped, form, part, read, upload
+from tests.faults.forms import (
+    API_TOKEN,
+    BOUNDARY,
+    BROWSER,
+    PRIVATE,
+    escaped,
+    form,
+    part,
+    read,
+    upload,
+)
 from tests.faults.wire import Request
 
 _FILE: Final = 'form-data; name="images[]"; filename='

@@ -51,12 +51,11 @@ class Tally:
         if outcome.succeeded:
             counts["ok"] += 1
             counts[f"{outcome.kind} ok"] += 1
-        if plan.is_fair and outcome.kind is Kind.CLEAN:
-            if not world.was_broken(reply.started, reply.ended):
-                self.calm[road][outcome.succeeded] += 1
-                if not outcome.succeeded:
-                    text = f"#{plan.index} {road} {plan.host} {plan.behavior}: {reply.status}"
-                    world.notes.append(f"{text} {reply.body[:100]!r}")
+        is_fair = plan.is_fair and outcome.kind is Kind.CLEAN
+        if is_fair and not world.was_broken(reply.started, reply.ended):
+            self.calm[road][outcome.succeeded] += 1
+            if not outcome.succeeded:
+                world.notes.append(f"{plan}: {reply.status} {reply.body[:100]!r}")
 
     def _silent(self, world: World, outcome: Outcome, silence: Silence) -> None:
         plan, reply = outcome.plan, outcome.reply
@@ -77,11 +76,8 @@ class Tally:
             self.silences["without a reason"] += 1
             stores = outcome.kind is Kind.CLEAN and not plan.road.is_read
             check = "clean uploads without an answer" if stores else "other requests without one"
-            world.found(
-                check,
-                f"#{plan.index} {plan.road} {plan.behavior} {plan.spelling if plan.road is Road.SPELLING else ''}: "
-                f"{silence} after {end - begin:.2f} s, status {reply.status}",
-            )
+            seconds = end - begin
+            world.found(check, f"{plan}: {silence}, {seconds:.2f} s, status {reply.status}")
 
     def calm_rate(self) -> float:
         """Share of the clean pictures that got in where nothing was broken."""

@@ -58,7 +58,7 @@ async def _upload(world: World, plan: Plan) -> Outcome:
     bodies = [
         world.ledger.take(kind, number) for kind, number in zip(kinds, plan.numbers, strict=True)
     ]
-    target, names = "/image", [None] * len(bodies)
+    target = "/image"
     lines = list(_deadline(plan))
     parts = [part(body) for body in bodies]
     if plan.road is Road.BACKGROUNDED:
@@ -68,7 +68,6 @@ async def _upload(world: World, plan: Plan) -> Outcome:
         lines.append(forms.API_TOKEN)
         alias = f'form-data; name="images[]"; filename="import-{plan.index}-{time.time_ns()}.png"'
         parts = [part(body, alias) for body in bodies]
-    del names
     request = forms.upload(form(parts), *lines, target=target, chunked=plan.pick < 0.1)
     reply = await _ask(world, plan, request)
     digests = [world.ledger.note(body, kind) for body, kind in zip(bodies, kinds, strict=True)]
@@ -244,11 +243,7 @@ async def _claim(world: World, upload_id: str) -> list[dict[str, str]]:
 def _look_at(world: World, outcome: Outcome) -> None:
     """Notes what no answer may be, whatever is broken."""
     plan, reply = outcome.plan, outcome.reply
-    what = f"#{plan.index} {plan.road}, {outcome.kind}"
-    if plan.road is Road.SPELLING:
-        what += f", {plan.spelling}"
-    elif plan.is_by_address:
-        what += f", {plan.host} {plan.behavior}"
+    what = str(plan)
     if reply.silence is None and not _is_proper(plan, reply):
         told = reply.body[:80]
         world.found("answers that are no JSON with msg", f"{what}: {reply.status} {told!r}")
@@ -270,4 +265,4 @@ def _is_proper(plan: Plan, reply: Reply) -> bool:
         return True
     if plan.road is Road.SPELLING and plan.spelling in IMPROPER:
         return reply.status == HTTPStatus.BAD_REQUEST
-    return _DETAILS_KEYS <= reply.json.keys() and reply.status == HTTPStatus.OK
+    return reply.json.keys() >= _DETAILS_KEYS and reply.status == HTTPStatus.OK

@@ -1,4 +1,4 @@
-"""A client that sends the very bytes it is told to, in the manner it is told, and may leave early."""
+"""A client that sends the very bytes it is told to, and may leave early."""
 
 import asyncio
 import json

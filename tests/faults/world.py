@@ -33,6 +33,9 @@ SETTINGS: Final = {
     "SAFETY_PROXY_CACHE__MAX_ENTRIES": "1000",
 }
 
+# For a picture of an address to be fetched, judged, and on its way to a pict-rs that is paused.
+_STORING_WITHIN_SECONDS: Final = 5.0
+
 # Clients go on knocking for so long after the proxy was told to stop.
 _KNOCKING_SECONDS: Final = 0.3
 
@@ -124,8 +127,9 @@ class World:
     proxy_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def found(self, check: str, detail: str) -> None:
-        """Something that must not be."""
-        self.findings[check].append(detail)
+        """Something that must not be; told once."""
+        if detail not in self.findings[check]:
+            self.findings[check].append(detail)
 
     @contextmanager
     def broken(self, what: str) -> Iterator[None]:
@@ -201,13 +205,20 @@ class World:
         await self._keep_lookups()
         with self.broken("proxy killed"):
             self.pictrs.pause()
-            await asyncio.sleep(0.7)
+            await self._something_is_stored()
             self.proxy_up.clear()
             await asyncio.to_thread(self.proxy.kill)
             self.left_by_kill = await asyncio.to_thread(self._being_stored)
             self.pictrs.resume()
             await asyncio.to_thread(while_down)
             await self.start_proxy()
+
+    async def _something_is_stored(self) -> None:
+        end = time.monotonic() + _STORING_WITHIN_SECONDS
+        while not await asyncio.to_thread(self._being_stored):
+            if time.monotonic() > end:
+                break
+            await asyncio.sleep(0.1)
 
     def _being_stored(self) -> set[str]:
         with closing(sqlite3.connect(self.proxy.database, timeout=10)) as connection:

@@ -250,6 +250,17 @@ async def test_origin_learns_nothing_but_our_name(origin: FakeServer) -> None:
     assert len(origin.received) == 2
 
 
+async def test_proxy_of_the_environment_is_not_used(
+    origin: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look names up by itself, and so reach what must not be."""
+    async with raw_origin(OK + b"Content-Length: 5\r\n\r\nproxy") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        assert await fetch(fetcher(), origin.url) == b"pict-rs"
+    assert proxy.connections == 0
+
+
 async def test_no_connection_is_kept() -> None:
     """One left open would outlive the check of its name: each fetch makes its own."""
     async with raw_origin(OK + b"Content-Length: 1\r\n\r\nx", forever=b"") as origin:

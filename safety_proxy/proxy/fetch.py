@@ -30,6 +30,7 @@ from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.proxy.addresses import IPNetwork, is_allowed, is_port_allowed, literal
 from safety_proxy.settings import FetchSettings
 
+AGENT: Final = "safety-proxy"
 MAX_REDIRECTS: Final = 5
 # Together they bound the head of an answer at 1.6 MB; what ordinary servers send is under 8 KiB.
 MAX_HEADER_BYTES: Final = 16 * 1024
@@ -144,7 +145,7 @@ class Fetcher:
             headers={
                 "Accept": "*/*",
                 "Accept-Encoding": "identity",  # a picture is compressed already; no bombs
-                "User-Agent": f"safety-proxy/{__version__} (for pict-rs)",
+                "User-Agent": f"{AGENT}/{__version__} (for pict-rs)",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -7,11 +7,12 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from safety_proxy.deadline import HEADER as DEADLINE
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import (
+    DownloadFailed,
     MalformedRequest,
     NotOffered,
     NotProxied,
@@ -22,7 +23,7 @@ from safety_proxy.logs import get_logger
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.proxy import headers, replies, routes
-from safety_proxy.proxy.fetch import Fetcher
+from safety_proxy.proxy.fetch import AGENT, Fetcher
 from safety_proxy.proxy.forward import IMPORT, RESERVE_SECONDS, Pictrs
 from safety_proxy.proxy.ingest import is_file_name, read_upload
 from safety_proxy.proxy.proxied import Proxied
@@ -129,6 +130,7 @@ class ProxyServer:
             return await self._store(outcome, request, route, deadline, names)
 
     async def _download(self, request: web.BaseRequest, route: Route) -> web.Response:
+        _check_not_ours(request)
         deadline = _deadline(request, self._settings.server.request_seconds)
         with ExitStack() as opened:
             with self._metrics.stage("fetch"):
@@ -186,6 +188,7 @@ class ProxyServer:
             )
 
     async def _show(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        _check_not_ours(request)
         proxied = self._offered()
         deadline = _deadline(request, self._settings.server.request_seconds)
         alias = await proxied.bring(route.address, deadline)
@@ -220,6 +223,16 @@ class ProxyServer:
         if self._proxied is None:
             raise NotOffered("Proxied images need the setting upstream.api_key of safety-proxy")
         return self._proxied
+
+
+def _check_not_ours(request: web.BaseRequest) -> None:
+    """Refuses to fetch for ourselves.
+
+    Lemmy passes User-Agent on, so an address that leads to its own image proxy comes back here, and
+    could do so until the deadline.
+    """
+    if request.headers.get(hdrs.USER_AGENT, "").startswith(f"{AGENT}/"):
+        raise DownloadFailed("Unable to download image, the address leads back here", status=400)
 
 
 def _deadline(request: web.BaseRequest, seconds: float) -> Deadline:

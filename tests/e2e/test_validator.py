@@ -12,6 +12,7 @@ from PIL import Image
 
 from safety_proxy.store.hashlist import test_picture as blocked_by_hash
 from tests.e2e.harness import (
+    PICTRS_VERSIONS,
     VALIDATOR_ID,
     Origin,
     PictRs,
@@ -75,6 +76,20 @@ def start_pair(
     return start
 
 
+def whole(body: bytes) -> bytes:
+    """`body` and zeros behind its end, which no decoder looks at: 128 KiB.
+
+    pict-rs 0.6.0-rc.6 does not flush a file before it reads it for its validator, so that the end
+    of a small one may be missing there (docs/validator.md).
+    """
+    return body.ljust(128 * 1024, b"\0")
+
+
+def sample(action: str, number: int) -> bytes:
+    """A picture that has no copy in the store yet."""
+    return whole(fresh(action, number))
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Returns when it holds of pict-rs' store: what was refused is removed after the answer."""
     while True:
@@ -106,14 +121,14 @@ async def test_each_sample_gets_from_pictrs_what_the_proxy_would_say(
 ) -> None:
     """Sent straight to pict-rs: what the proxy would block is refused, all else is stored."""
     for action in ("allow", "flag", "block"):
-        for body in bodies(action):
+        for body in map(whole, bodies(action)):
             status, answer = await upload(client, pair.pictrs.url, body)
             by_proxy, _ = await upload(client, pair.proxy.url, body)
             assert status == by_proxy == (400 if action == "block" else 201)
             if action == "block":
                 assert answer == {"msg": message_of(pair.pictrs), "code": REFUSED}
     for action in ("allow", "flag", "block"):
-        for body in bodies(action):
+        for body in map(whole, bodies(action)):
             await keeps(pair.pictrs, body, wanted=action != "block")
 
 
@@ -122,7 +137,7 @@ async def test_refused_picture_leaves_nothing_in_the_store(
 ) -> None:
     """pict-rs removes the file that it has shown; what cannot be read is refused as well."""
     before = await pair.pictrs.hashes()
-    refused = [fresh("block", 101), blocked_by_hash(), WEBM, b"no picture", plain_png()[:60]]
+    refused = [sample("block", 101), blocked_by_hash(), WEBM, b"no picture", plain_png()[:60]]
     for body in refused:
         status, answer = await upload(client, pair.pictrs.url, body)
         assert (status, answer["code"]) == (400, REFUSED)
@@ -136,13 +151,13 @@ async def test_download_past_the_proxy_is_judged(
 ) -> None:
     """Where pict-rs fetches by itself, the validator is the only one who looks."""
     before = await pair.pictrs.hashes()
-    address = origin.put("/blocked.png", fresh("block", 102))
+    address = origin.put("/blocked.png", sample("block", 102))
     async with client.get(f"{pair.pictrs.url}/image/download?url={address}") as answer:
         assert (answer.status, (await answer.json())["code"]) == (400, REFUSED)
     async with client.get(f"{pair.pictrs.url}/image/original?proxy={address}") as answer:
         assert answer.status == 400
     assert await pair.pictrs.hashes() == before
-    address = origin.put("/clean.png", fresh("allow", 102))
+    address = origin.put("/clean.png", sample("allow", 102))
     async with client.get(f"{pair.pictrs.url}/image/download?url={address}") as answer:
         assert answer.status == 201
 
@@ -152,7 +167,7 @@ async def test_background_upload_is_refused_when_it_is_claimed(
 ) -> None:
     """The upload itself is accepted before anybody has looked."""
     for number, action, expected in ((103, "block", 422), (104, "allow", 200)):
-        body = fresh(action, number)
+        body = sample(action, number)
         form = {"images[]": BytesIO(body)}
         async with client.post(f"{pair.pictrs.url}/image/backgrounded", data=form) as answer:
             assert answer.status == 202
@@ -170,7 +185,7 @@ async def test_duplicates_are_judged_each_time_and_cost_no_forward_pass(
     pair: Pair, client: ClientSession
 ) -> None:
     """pict-rs asks before it looks whether it has the picture."""
-    for body, status in ((fresh("allow", 105), 201), (fresh("block", 105), 400)):
+    for body, status in ((sample("allow", 105), 201), (sample("block", 105), 400)):
         assert (await upload(client, pair.pictrs.url, body))[0] == status
         before = (await pair.proxy.forward_passes(), await verdicts(pair.proxy))
         for _ in range(3):
@@ -184,7 +199,8 @@ async def test_upload_through_both_doors_is_seen_twice_and_looked_at_once(
 ) -> None:
     """The proxy judges it, and pict-rs has it judged again before it keeps it."""
     before = (await pair.proxy.forward_passes(), await verdicts(pair.proxy))
-    assert (await upload(client, pair.proxy.url, fresh("allow", 106)))[0] == 201
+    body = whole(plain_png("teal"))  # no sample is like it
+    assert (await upload(client, pair.proxy.url, body))[0] == 201
     after = (await pair.proxy.forward_passes(), await verdicts(pair.proxy))
     assert after == (before[0] + 1, before[1] + 2)
 
@@ -204,7 +220,7 @@ async def test_twenty_simultaneous_uploads_are_all_judged(
     wanted = [("allow", 201), ("block", 400)] * 10
     answers = await asyncio.gather(
         *(
-            upload(client, pair.pictrs.url, fresh(action, 110 + number))
+            upload(client, pair.pictrs.url, sample(action, 110 + number))
             for number, (action, _) in enumerate(wanted)
         )
     )
@@ -216,7 +232,7 @@ async def test_id_that_is_not_served_lets_nothing_in(
 ) -> None:
     """A mistake in the URL shows at the first upload, and neither id stands in the log."""
     pair = start_pair(asks={"the_id": "a-mistaken-id"})
-    status, answer = await upload(client, pair.pictrs.url, fresh("allow", 131))
+    status, answer = await upload(client, pair.pictrs.url, sample("allow", 131))
     assert (status, answer["code"]) == (400, REFUSED)
     assert await pair.pictrs.hashes() == []
     log = pair.proxy.log()
@@ -231,12 +247,12 @@ async def test_proxy_that_hangs_lets_nothing_in(
     """pict-rs gives up after its own time; once the proxy goes on, so do uploads."""
     pair = start_pair(PICTRS__MEDIA__EXTERNAL_VALIDATION_TIMEOUT="2")
     pair.proxy.pause()
-    status, answer = await upload(client, pair.pictrs.url, fresh("allow", 132))
+    status, answer = await upload(client, pair.pictrs.url, sample("allow", 132))
     assert (status, answer["code"]) == (500, "http-client-error")
     assert await pair.pictrs.hashes() == []
     await until(lambda: pair.pictrs.stored_files() == [])
     pair.proxy.resume()
-    assert (await upload(client, pair.pictrs.url, fresh("allow", 132)))[0] == 201
+    assert (await upload(client, pair.pictrs.url, sample("allow", 132)))[0] == 201
     assert pair.proxy.spooled_files() == []
 
 
@@ -247,12 +263,12 @@ async def test_proxy_that_is_away_lets_nothing_in_and_a_restart_heals(
     pair = start_pair()
     for end in (pair.proxy.stop, pair.proxy.kill):
         await asyncio.to_thread(end)
-        status, answer = await upload(client, pair.pictrs.url, fresh("allow", 133))
+        status, answer = await upload(client, pair.pictrs.url, sample("allow", 133))
         assert (status, answer["code"]) == (500, "http-client-error")
         assert await pair.pictrs.hashes() == []
         await asyncio.to_thread(pair.proxy.start)
-        assert (await upload(client, pair.pictrs.url, fresh("block", 133)))[0] == 400
-    assert (await upload(client, pair.pictrs.url, fresh("allow", 133)))[0] == 201
+        assert (await upload(client, pair.pictrs.url, sample("block", 133)))[0] == 400
+    assert (await upload(client, pair.pictrs.url, sample("allow", 133)))[0] == 201
 
 
 async def test_upload_in_flight_at_a_stop_still_finds_the_validator(
@@ -260,28 +276,30 @@ async def test_upload_in_flight_at_a_stop_still_finds_the_validator(
 ) -> None:
     """The proxy lets it end, and pict-rs asks the same proxy about it."""
     pair = start_pair()
-    picture = fresh("allow", 134)
+    picture = sample("allow", 134)
     body = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images[]"; filename="x.png"\r\n\r\n'
     ).encode() + picture
     body += f"\r\n--{BOUNDARY}--\r\n".encode()
     host, _, port = pair.proxy.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(
-        (
-            f"POST /image HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
-            f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
-        ).encode()
-        + body[:-50]
-    )
-    await writer.drain()
-    await asyncio.sleep(0.3)
-    stopping = asyncio.get_running_loop().run_in_executor(None, pair.proxy.stop)
-    await asyncio.sleep(1)
-    writer.write(body[-50:])
-    assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
-    writer.close()
-    await writer.wait_closed()
+    try:
+        writer.write(
+            (
+                f"POST /image HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+                f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n"
+            ).encode()
+            + body[:-50]
+        )
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        stopping = asyncio.get_running_loop().run_in_executor(None, pair.proxy.stop)
+        await asyncio.sleep(1)
+        writer.write(body[-50:])
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
+    finally:
+        writer.close()
+        await writer.wait_closed()
     assert await stopping == 0
     assert pair.pictrs.holds(picture)
 
@@ -302,8 +320,8 @@ async def test_host_name_of_a_private_address_needs_a_setting_of_pictrs(
         missing("localhost is no IPv4 address here")
     options = {"PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS": local}
     pair = start_pair(asks={"host": host}, **options)
-    assert (await upload(client, pair.pictrs.url, fresh("allow", 135)))[0] == status
-    assert (await upload(client, pair.pictrs.url, fresh("block", 135)))[0] in {400, 500}
+    assert (await upload(client, pair.pictrs.url, sample("allow", 135)))[0] == status
+    assert (await upload(client, pair.pictrs.url, sample("block", 135)))[0] in {400, 500}
 
 
 async def _has_ipv4(name: str) -> bool:
@@ -321,7 +339,8 @@ async def test_stripped_picture_costs_no_second_forward_pass(
         exif = Image.Exif()
         exif[0x010F] = "A camera"  # Make
         exif[0x010E] = "A description"
-        image.convert("RGB").save(picture, "JPEG", exif=exif, quality=90)
+        large = image.convert("RGB").resize((2000, 2000))
+        large.save(picture, "JPEG", exif=exif, quality=100)
     before = (await pair.proxy.forward_passes(), await verdicts(pair.proxy))
     status, answer = await upload(client, pair.proxy.url, picture.getvalue())
     assert status == 201
@@ -334,6 +353,7 @@ async def test_stripped_picture_costs_no_second_forward_pass(
             assert not image.getexif()
 
 
+@pytest.mark.parametrize("version", PICTRS_VERSIONS[:1])
 async def test_real_pictrs_asks_about_each_kind_of_picture(
     start_pair: StartPair, client: ClientSession
 ) -> None:

@@ -127,6 +127,7 @@ SPELLINGS: Final = (
     _get("address as it is", "/image/original?proxy={address}"),
     _get("address as it is, thumbnail", "/image/process.xyz?proxy={address}&thumbnail=96"),
     _get("address as it is, alias in it", "/image/original?proxy={address}&alias={alias}"),
+    _get("address beside a path", "/image/original/{alias}?proxy={url}"),
     _get("blurhash of two", "/image/blurhash?alias={alias}&proxy={url}"),
     _get("no UTF-8 beside it", "/image/original?proxy={url}&x=%ff"),
     _get("escaped twice", "/image/original?proxy={twice}"),

@@ -16,7 +16,7 @@ from safety_proxy.tasks import spawn
 from tests.e2e.harness import PictRs, SafetyProxy, free_port
 from tests.faults.origins import Origins
 from tests.faults.pictures import Ledger
-from tests.faults.proxy import CONTROL_PORT
+from tests.faults.proxy import CONTROL_PORT, HANG_SECONDS
 
 # After a fault the pace of scans is still known as slow, connections are made anew, and so on.
 GRACE_SECONDS: Final = 1.5
@@ -29,7 +29,7 @@ SETTINGS: Final = {
     "SAFETY_PROXY_FETCH__TOTAL_SECONDS": "2.5",
     "SAFETY_PROXY_LIMITS__MAX_FILE_BYTES": "1000000",
     "SAFETY_PROXY_PROXIED__REVALIDATE_SECONDS": "0.5",
-    "SAFETY_PROXY_SCAN__TIMEOUT_SECONDS": "3",
+    "SAFETY_PROXY_SCAN__TIMEOUT_SECONDS": "4",
     "SAFETY_PROXY_CACHE__MAX_ENTRIES": "1000",
 }
 
@@ -87,11 +87,14 @@ class FaultyProxy(SafetyProxy):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A clean picture that a client was told is stored."""
+    """A clean picture that a client was told is stored.
+
+    digests: it is one of these; pict-rs names several files of one upload in any order.
+    """
 
     alias: str
     delete_token: str
-    digest: str
+    digests: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -186,6 +189,8 @@ class World:
                     self.found("faults that met nothing", f"model: {fault}")
             finally:
                 await self.proxy.control(fault="none")
+                if fault == "hang":  # the pass that hangs does so to its end
+                    await asyncio.sleep(HANG_SECONDS)
 
     async def restart_proxy(self, **settings: str) -> None:
         """SIGTERM under load, and a new start with these settings."""

@@ -278,6 +278,24 @@ async def test_what_is_no_picture_is_refused_by_every_road(
     assert pictrs.received == []
 
 
+@pytest.mark.parametrize("target", ["/image/original?proxy=", "/image/download?url="])
+async def test_request_of_our_own_making_is_not_fetched_for(
+    target: str, client: ClientSession, proxy: Running, origin: FakeServer
+) -> None:
+    """An address that leads through Lemmy back to this proxy would go round until the deadline."""
+
+    async def through_lemmy(request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        agent = {"User-Agent": request.headers["User-Agent"]}
+        inner = await ask(client, "GET", proxy.url, f"{target}{origin.url}/a.png", headers=agent)
+        return web.Response(status=inner.status, body=inner.body)
+
+    origin.answer = through_lemmy
+    answer = await ask(client, "GET", proxy.url, f"{target}{origin.url}/a.png")
+    assert answer.status == 500
+    assert answer.json["msg"] == "Unable to download image, bad response 400"
+    assert len(origin.received) == 1
+
+
 async def test_download_in_the_background_is_stored_in_the_background(
     client: ClientSession, proxy: Running, pictrs: FakeServer, origin: FakeServer
 ) -> None:

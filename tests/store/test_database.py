@@ -324,6 +324,23 @@ async def test_a_write_waits_for_another_process(database: Database) -> None:
     assert await database.run(names) == ["a"]
 
 
+async def test_a_transaction_that_reads_first_may_write_as_well(database: Database) -> None:
+    """Though another process writes meanwhile, over which one begun for reading would trip."""
+
+    def read_and_write(connection: sqlite3.Connection) -> list[str]:
+        seen = names(connection)
+        put("b")(connection)
+        return seen
+
+    with locked(database.path) as other:
+        writing = spawn(database.run(read_and_write), name="write")
+        await asyncio.wait([writing], timeout=0.3)
+        put("a")(other)
+        other.execute("COMMIT")
+        assert await writing == ["a"]
+    assert await database.run(names) == ["a", "b"]
+
+
 async def test_a_file_that_stays_locked_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,8 @@ async def test_of_two_that_are_stored_at_the_same_time_the_later_one_stays(
     await table.begin(first)
     await table.begin(second)
     await table.finish(second)
+    assert await shown(table) == "second"
+    assert await doomed(table) == []  # the first one is still on its way
     await table.finish(first)
     assert await shown(table) == "first"
     assert await doomed(table) == ["second"]

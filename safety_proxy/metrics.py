@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import prometheus_client as prometheus
+from cachetools import LRUCache
 
 from safety_proxy.verdict import Verdict
 
@@ -21,6 +22,9 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 # Latest durations that the percentiles of `/stats` are taken from.
 _RECENT = 1000
+
+# Clients whose refusals are counted; those not seen for longest are forgotten.
+_CLIENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Metrics:
         self.verdicts_by_action: Counter[str] = Counter()
         self.verdicts_by_source: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
+        self.blocked_by_client: LRUCache[str, int] = LRUCache(_CLIENTS)
         self.batches = 0
         self.frames = 0
         self.largest_batch = 0
@@ -89,6 +94,10 @@ class Metrics:
         """One picture whose bytes were not known, decoded and judged."""
         self.scans_by_action[verdict.action] += 1
         self._scans.labels(verdict.action).inc()
+
+    def blocked(self, client: str) -> None:
+        """A picture of this client's was judged and refused; who tries often shows in `/stats`."""
+        self.blocked_by_client[client] = self.blocked_by_client.get(client, 0) + 1
 
     def failure(self, reason: str) -> None:
         self.failures[reason] += 1

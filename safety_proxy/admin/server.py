@@ -16,6 +16,9 @@ from safety_proxy.scanner import Scanner
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.unscanned import Unscanned
 
+# Of those whose pictures were blocked most often.
+_CLIENTS = 20
+
 
 class AdminServer(Collector):
     """The aiohttp application of the admin listener."""
@@ -98,6 +101,9 @@ class AdminServer(Collector):
             },
             "scans": {"by_action": dict(metrics.scans_by_action)},
             "failures": dict(metrics.failures),
+            "blocked_by_client": dict(
+                sorted(metrics.blocked_by_client.items(), key=lambda item: -item[1])[:_CLIENTS]
+            ),
             "unscanned": len(self._unscanned),
             "queue": {
                 "scans_in_flight": self._scanner.in_flight,

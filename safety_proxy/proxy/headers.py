@@ -5,7 +5,9 @@ them; hop-by-hop headers (RFC 9110, 7.6.1) and whatever `Connection` names end h
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 
+from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 # Instead of aiohttp's own, which tells versions.
@@ -79,6 +81,21 @@ def _pass(headers: CIMultiDictProxy[str], allowed: frozenset[str]) -> CIMultiDic
         for name, value in headers.items()
         if name.lower() in allowed and name.lower() not in named
     )
+
+
+def client_address(request: web.BaseRequest) -> str:
+    """Of the user, where Lemmy says it; else of the peer.
+
+    Lemmy puts the user first in the first X-Forwarded-For line, and its own peer into another. A
+    peer outside of private networks is no Lemmy, and could name anybody.
+    """
+    peer = request.remote or ""
+    forwarded = request.headers.get("X-Forwarded-For", "").partition(",")[0].strip()
+    try:
+        user = str(ip_address(forwarded))
+        return user if ip_address(peer).is_private else peer
+    except ValueError:
+        return peer
 
 
 def has_body(headers: Mapping[str, str]) -> bool:

@@ -124,7 +124,7 @@ class ProxyServer:
             names = [file.name for file in files] if route.path == IMPORT else []
             if not all(map(is_file_name, names)):
                 raise MalformedRequest("Failed to parse filename")
-            outcome = await self._judge([file.media for file in files], deadline)
+            outcome = await self._judge(request, [file.media for file in files], deadline)
             if isinstance(outcome, web.Response):
                 return outcome
             return await self._store(outcome, request, route, deadline, names)
@@ -140,17 +140,18 @@ class ProxyServer:
             if isinstance(outcome, Verdict):
                 # Lemmy answers an error by showing the picture from where it lies. What cannot be
                 # read is an error nevertheless: most of it is no picture at all.
+                refusal = self._refuse(request, outcome)
                 if outcome.source is Source.UNREADABLE or self._settings.fetch.refused == "error":
-                    return replies.refused(outcome, 1, 1)
+                    return refusal
                 outcome = await self._scanner.clear(
                     self._placeholder, deadline.before(RESERVE_SECONDS)
                 )
                 if isinstance(outcome, Verdict):  # by a policy that blocks plain gray
-                    return replies.refused(outcome, 1, 1)
+                    return self._refuse(request, outcome)
             return await self._store([outcome], request, route, deadline)
 
     async def _judge(
-        self, files: Sequence[Media], deadline: Deadline
+        self, request: web.BaseRequest, files: Sequence[Media], deadline: Deadline
     ) -> list[Cleared] | web.Response:
         """All of the files or the answer that refuses them: one that is blocked refuses all."""
         scans = [
@@ -165,9 +166,16 @@ class ProxyServer:
         cleared: list[Cleared] = []
         for number, outcome in enumerate(outcomes, start=1):
             if isinstance(outcome, Verdict):
-                return replies.refused(outcome, number, len(files))
+                return self._refuse(request, outcome, number, len(files))
             cleared.append(outcome)
         return cleared
+
+    def _refuse(
+        self, request: web.BaseRequest, verdict: Verdict, number: int = 1, count: int = 1
+    ) -> web.Response:
+        if verdict.source is not Source.UNREADABLE:
+            self._metrics.blocked(headers.client_address(request))
+        return replies.refused(verdict, number, count)
 
     async def _store(
         self,
@@ -193,7 +201,7 @@ class ProxyServer:
         deadline = _deadline(request, self._settings.server.request_seconds)
         alias = await proxied.bring(route.address, deadline)
         if isinstance(alias, Verdict):
-            return replies.refused(alias, 1, 1)
+            return self._refuse(request, alias)
         response = await self._pictrs.stream(
             request, route.by_alias(alias), unless=HTTPStatus.NOT_FOUND
         )
@@ -203,7 +211,7 @@ class ProxyServer:
         await proxied.forget(alias)
         alias = await proxied.bring(route.address, deadline)
         if isinstance(alias, Verdict):
-            return replies.refused(alias, 1, 1)
+            return self._refuse(request, alias)
         return await self._pass(request, route.by_alias(alias))
 
     async def _forget(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:

@@ -140,6 +140,7 @@ async def test_stats_of_a_proxy_that_has_done_nothing(
         "verdicts": {"by_action": {}, "by_source": {}},
         "scans": {"by_action": {}},
         "failures": {},
+        "blocked_by_client": {},
         "unscanned": 0,
         "queue": {"scans_in_flight": 0, "limit": 64, "frames_waiting": 0},
         "batches": {"count": 0, "frames": 0, "mean_frames": 0, "largest": 0},

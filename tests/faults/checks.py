@@ -79,8 +79,13 @@ class Audit:
             await self.look(world)
 
 
-async def recovered(world: World) -> float:
-    """Seconds until the proxy takes all of so many simultaneous clean uploads again."""
+async def see_recovered(world: World) -> None:
+    """Returns when the proxy takes all of so many simultaneous clean uploads again."""
+    with world.broken("recovering"):
+        world.recovery = max(world.recovery, await _recovered(world))
+
+
+async def _recovered(world: World) -> float:
     started = time.monotonic()
     while time.monotonic() < started + _RECOVERY_SECONDS:
         bodies = [world.ledger.take(Kind.CLEAN, next(_PROBES)) for _ in range(_PROBES_AT_ONCE)]

@@ -10,8 +10,9 @@ from typing import Final
 
 from safety_proxy.tasks import spawn
 from tests.faults import forms, leftovers
+from tests.faults.behaviors import TURN_SECONDS, TURNING
+from tests.faults.checks import see_recovered
 from tests.faults.forms import address_of, escaped
-from tests.faults.origins import TURN_SECONDS, TURNING
 from tests.faults.pictures import Kind
 from tests.faults.plans import BY_ADDRESS, Mix, Plan, Road, plan
 from tests.faults.proxy import MODEL_FAULTS
@@ -117,12 +118,15 @@ async def _tight(world: World, progress: Progress) -> None:
 async def _restarts(world: World, progress: Progress) -> None:
     await progress.at(0.1)
     await world.restart_proxy()
+    await see_recovered(world)
     await progress.at(0.4)
     with _imports_under_way(world):
         await leftovers.kill(world)
+    await see_recovered(world)
     await progress.at(0.7)
     if progress.count >= LONG_RUN // 10:
         await world.restart_proxy()
+        await see_recovered(world)
     await progress.at(1.0)
 
 
@@ -181,7 +185,7 @@ async def _storm(world: World, progress: Progress) -> None:
 
 async def _turning(world: World, progress: Progress) -> None:
     """Addresses whose picture becomes another: asked for before the turn, and after it."""
-    await asyncio.gather(*(_turn(world, behavior) for behavior in TURNING))
+    await asyncio.gather(_turn_inward(world), *(_turn(world, it) for it in TURNING))
     await progress.at(1.0)
 
 
@@ -197,6 +201,14 @@ async def _turn(world: World, behavior: str) -> None:
     world.faults[f"origin {behavior}: {before}, then {after}"] += 1
     if after != _AFTER_TURN[behavior]:
         world.found("addresses that show what they did before", f"{behavior}: {before}, {after}")
+
+
+async def _turn_inward(world: World) -> None:
+    """A name that leads inside once the origin is to be asked again: what was stored is kept."""
+    address = address_of("turned-again", world.origins.port, "plain", Kind.CLEAN, _TURNING_NUMBER)
+    for _ in range(3):
+        await _shown(world, address)
+        await asyncio.sleep(TURN_SECONDS)
 
 
 async def _shown(world: World, address: str) -> str:

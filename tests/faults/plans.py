@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from tests.faults.origins import FAIR, TURNING, UNFAIR
+from tests.faults.behaviors import FAIR, TURNING, UNFAIR
 from tests.faults.pictures import Kind
 from tests.faults.spellings import SPELLINGS
 from tests.faults.wire import CUTS, Manner
@@ -177,8 +177,9 @@ def _origin(rng: random.Random, index: int, mix: Mix) -> tuple[str, str]:
         behavior = rng.choice(odd)
     elif rng.random() < mix.odd_host:
         host = rng.choice(ODD_HOSTS)
-    # A name of its own for each, where it matters who asked for it first.
-    return behavior, f"{host}-{index}" if host == "turned" else host
+    if host == "turned":  # a name of its own, and a second look-up on the way
+        return "moved", f"{host}-{index}"
+    return behavior, host
 
 
 def _numbers(rng: random.Random, index: int, road: Road, behavior: str) -> tuple[int, ...]:

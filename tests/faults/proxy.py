@@ -116,6 +116,8 @@ class Resolver(AbstractResolver):
             "mixed": ["127.0.0.1", "127.0.0.2"],
             "turned": ["127.0.0.1" if first else "127.0.0.2"],
         }.get(kind, ["127.0.0.1"])
+        if kind == "turned" and not first:
+            self.lookups["turned inward"] += 1
         return [_found(host, address, port) for address in addresses]
 
     async def close(self) -> None:

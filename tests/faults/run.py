@@ -33,7 +33,6 @@ class Result:
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
     lookups: dict[str, int] = field(default_factory=dict)
-    recovery: float = 0.0
     seconds: float = 0.0
 
 
@@ -47,13 +46,12 @@ async def run(folder: Path, *, requests: int, seed: int) -> Result:
         for phase in phases.BEFORE_WARM:
             number = await _phase(result, phase, number, requests)
             await leftovers.look_for_orphans(world)
-        result.recovery = await checks.recovered(world)
+        await checks.see_recovered(world)
         number = await _phase(result, phases.WARM, number, requests)
         result.before = await checks.settled(world)
         for phase in (*phases.AFTER_WARM, phases.CALM):
             number = await _phase(result, phase, number, requests)
-            recovery = await checks.recovered(world)
-            result.recovery = max(result.recovery, recovery)
+            await checks.see_recovered(world)
         result.after = await checks.settled(world)
         result.lookups = dict(await world.all_lookups())
         if requests >= phases.LONG_RUN:

@@ -126,6 +126,7 @@ class World:
     findings: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     left_by_kill: set[str] = field(default_factory=set)
     swept: int = 0
+    recovery: float = 0.0
     notes: list[str] = field(default_factory=list)
     proxy_up: asyncio.Event = field(default_factory=asyncio.Event)
 

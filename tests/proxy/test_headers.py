@@ -1,6 +1,7 @@
 """Tests of safety_proxy/proxy/headers.py: what passes on in each direction."""
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from safety_proxy.proxy import headers
@@ -117,3 +118,24 @@ def test_repeated_headers_stay_repeated() -> None:
 def test_body_is_announced_by_length_or_encoding(arrived: dict[str, str], expected: bool) -> None:  # noqa: FBT001 -- a table
     """RFC 9112, 6.3."""
     assert headers.has_body(CIMultiDict(arrived)) is expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "client"),
+    [
+        ("172.18.0.3", ["203.0.113.7, 10.0.0.1", "172.18.0.2:4711"], "203.0.113.7"),
+        ("172.18.0.3", ["2001:db8::1"], "2001:db8::1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["unknown"], "127.0.0.1"),
+        ("127.0.0.1", ["<script>"], "127.0.0.1"),
+        ("8.8.8.8", ["203.0.113.7"], "8.8.8.8"),
+        (None, ["203.0.113.7"], ""),
+    ],
+)
+def test_client_is_the_user_where_lemmy_names_one(
+    peer: str | None, forwarded: list[str], client: str
+) -> None:
+    """From a private network, as Lemmy's; anybody else could name whom they like."""
+    lines = CIMultiDict(("X-Forwarded-For", line) for line in forwarded)
+    request = make_mocked_request("POST", "/image", lines)
+    assert headers.client_address(request.clone(remote=peer or "")) == client

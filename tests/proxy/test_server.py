@@ -122,6 +122,52 @@ async def test_near_variants_get_equal_refusals(client: ClientSession, proxy: Ru
     }
 
 
+async def test_refusals_are_counted_by_client(client: ClientSession, proxy: Running) -> None:
+    """Whoever sends variant after variant shows; what is broken or clean does not count."""
+    for color in (PURPLE, (254, 0, 255), (253, 0, 255)):
+        headers = {"X-Forwarded-For": "203.0.113.7"}
+        await upload(client, proxy.url, plain(color), headers=headers)
+    await upload(client, proxy.url, plain(PURPLE))
+    await upload(client, proxy.url, plain(RED))
+    await upload(client, proxy.url, b"no picture")
+    assert dict(proxy.metrics.blocked_by_client) == {"203.0.113.7": 3, "127.0.0.1": 1}
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Content-Length: 5\r\nContent-Length: 6",
+        "Content-Length: 5, 6",
+        "Content-Length: +5",
+        "Content-Length: ",
+        "Transfer-Encoding: chunked\t, identity",
+        "Transfer-Encoding: gzip, chunked, chunked",
+        "Transfer-Encoding: xchunked",
+        "Content-Length : 5",
+    ],
+)
+async def test_request_of_unclear_length_is_refused_and_hung_up_on(
+    framing: str, proxy: Running, pictrs: FakeServer
+) -> None:
+    """Read one way here and another there, its rest would be a request that nobody has judged."""
+    host, port = proxy.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    hidden = "POST /image HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    for method, path in (("POST", "/image"), ("POST", "/internal/set_not_found")):
+        writer.write(
+            f"{method} {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n"
+            f"Content-Type: multipart/form-data; boundary=x\r\n\r\n0\r\n\r\n{hidden}".encode()
+        )
+        answer = await reader.read()
+        assert answer.startswith((b"HTTP/1.0 400 ", b"HTTP/1.1 400 "))
+        assert answer.count(b"HTTP/1.") == 1
+        writer.close()
+        reader, writer = await asyncio.open_connection(host, int(port))
+    writer.close()
+    assert pictrs.received == []
+
+
 async def test_one_blocked_file_of_several_stops_them_all(
     client: ClientSession, proxy: Running, pictrs: FakeServer
 ) -> None:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
 from benchmarks.pictures import CONTENT_TYPE
 
@@ -41,6 +42,13 @@ class Client:
         status, body = self._request("GET", f"/image/original/{alias}")
         if status != HTTPStatus.OK:
             raise RuntimeError(f"a read was answered {status}")
+        return len(body)
+
+    def show(self, address: str) -> int:
+        """The bytes of the picture at a foreign address, counted."""
+        status, body = self._request("GET", f"/image/original?proxy={quote(address, safe='')}")
+        if status != HTTPStatus.OK:
+            raise RuntimeError(f"a proxied picture was answered {status}: {body[:200]!r}")
         return len(body)
 
     def _upload(self, body: bytes) -> tuple[int, bytes]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.client import Client
+from benchmarks.origin import Origin
 from benchmarks.pictures import Pictures, form
 from benchmarks.servers import Proxy, Server
 from benchmarks.stages import StageMeans, stages_of
@@ -35,6 +36,7 @@ class Duel:
 
     upstream: Server
     proxy: Proxy
+    origin: Origin
     repeats: int
 
     def upload_new(self, pictures: Pictures, samples: int) -> Latency:
@@ -61,6 +63,24 @@ class Duel:
         alias = self._store(form(pictures.new()))
         return self._fight(
             f"read, {pictures.kind.name}", lambda: lambda client: client.read(alias), samples
+        )
+
+    def proxied_new(self, pictures: Pictures, samples: int) -> Latency:
+        """Each address is one that neither side has been asked for."""
+
+        def prepare() -> Callable[[Client], object]:
+            address = self.origin.put(pictures.new())
+            return lambda client: client.show(address)
+
+        return self._fight(f"?proxy=, new, {pictures.kind.name}", prepare, samples)
+
+    def proxied_known(self, pictures: Pictures, samples: int) -> Latency:
+        """Always the same address, known to both sides."""
+        address = self.origin.put(pictures.new())
+        return self._fight(
+            f"?proxy=, known, {pictures.kind.name}",
+            lambda: lambda client: client.show(address),
+            samples,
         )
 
     def _store(self, body: bytes) -> str:

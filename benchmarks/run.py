@@ -23,6 +23,7 @@ from rich.table import Table
 from benchmarks import report
 from benchmarks.latency import Duel, Latency
 from benchmarks.models import available_models
+from benchmarks.origin import origin
 from benchmarks.pictures import LARGE, SMALL, Pictures
 from benchmarks.servers import ServerFailedError, pictrs, proxy
 from benchmarks.throughput import LoadPlan, Throughput, measure
@@ -96,9 +97,10 @@ def _measure(
     with (
         pictrs(folder / "pict-rs", real=options.real) as upstream,
         proxy(folder / "proxy", upstream, model) as tested,
+        origin() as foreign,
     ):
         if options.only != "throughput":
-            duel = Duel(upstream, tested, plan.repeats)
+            duel = Duel(upstream, tested, foreign, plan.repeats)
             report.note(f"{model}: latency")
             results.latencies[model] = _latencies(duel, plan)
         if options.only != "latency":
@@ -114,6 +116,8 @@ def _latencies(duel: Duel, plan: Plan) -> list[Latency]:
         duel.upload_known(small, plan.small_samples),
         duel.upload_new(large, plan.large_samples),
         duel.upload_known(large, plan.large_samples),
+        duel.proxied_new(small, plan.small_samples),
+        duel.proxied_known(small, plan.small_samples),
         duel.read(small, plan.small_samples),
         duel.read(large, plan.large_samples),
     ]
@@ -124,7 +128,7 @@ def _tables(results: Results) -> list[Table]:
         (f"{model}: {latency.name}", latency.stages)
         for model, latencies in results.latencies.items()
         for latency in latencies
-        if latency.name.startswith("upload")
+        if not latency.name.startswith("read")
     ] + [
         (f"{result.model}: {under.clients} clients", report.mean_of(under.stages))
         for result in results.throughputs

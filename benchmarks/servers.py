@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTRS_ROOTS = Path(os.environ.get("PICTRS_ROOTS", Path.home() / ".cache/safety-proxy"))
+API_KEY = "benchmark"
 _READY_SECONDS = 60
 
 
@@ -88,6 +89,8 @@ def pictrs(folder: Path, *, real: bool) -> Iterator[Server]:
     port = _free_port()
     environment = {
         "PICTRS__SERVER__ADDRESS": f"127.0.0.1:{port}",
+        "PICTRS__SERVER__API_KEY": API_KEY,
+        "PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS": "true",
         "PICTRS__SERVER__DANGER_DUMMY_MODE": str(not real).lower(),
         "PICTRS__SERVER__TEMPORARY_DIRECTORY": str(folder / "tmp"),
         "PICTRS__OLD_REPO__PATH": str(folder / "old-repo"),
@@ -118,7 +121,11 @@ def proxy(folder: Path, upstream: Server, model: str) -> Iterator[Proxy]:
         "SAFETY_PROXY_SERVER__PORT": "0",
         "SAFETY_PROXY_SERVER__ADMIN_PORT": "0",
         "SAFETY_PROXY_UPSTREAM__URL": f"http://127.0.0.1:{upstream.port}",
+        "SAFETY_PROXY_UPSTREAM__API_KEY": API_KEY,
         "SAFETY_PROXY_POLICY__FILE": str(folder / "policy.toml"),
+        "SAFETY_PROXY_STORE__FOLDER": str(folder),
+        "SAFETY_PROXY_FETCH__ALLOW_NETWORKS": '["127.0.0.0/8"]',
+        "SAFETY_PROXY_FETCH__ALLOW_PORTS": "[]",
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, str(ROOT / "benchmarks" / "proxy_process.py"), model]

@@ -5,14 +5,15 @@ The map, from the edge inward; imports go downward only:
     cli.py        the commands
     demo/         `safety-proxy demo`: sample pictures, a stand-in pict-rs, a table of outcomes
     app.py        the composition root: builds each part once and hands it down
-    proxy/        HTTP between Lemmy and pict-rs: routes, ingest, fetch, forward, replies
+    proxy/        HTTP between Lemmy and pict-rs: routes, ingest, fetch, proxied, forward, replies
+    validator/    the second door: pict-rs asks about what it is about to keep
     admin/        the private listener: health, readiness, statistics, metrics
     scanner.py    the main path: bytes -> Verdict, and the only maker of `Cleared`
     media/        spooled bytes with their digest, and the crops that a model looks at
-    store/        verdicts already known, and hashes that need no model
+    store/        verdicts already known, hashes that need no model, and what outlives a restart
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons
-    metrics.py, settings.py, tasks.py, verdict.py, crops.py, errors.py
+    metrics.py, pace.py, logs.py, settings.py, tasks.py, deadline.py, verdict.py, crops.py, errors.py
 """
 
 __version__ = "0.1.0"

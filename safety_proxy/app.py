@@ -199,6 +199,7 @@ class App:
             fetcher=fetcher,
             scanner=self.scanner,
             pictrs=pictrs,
+            metrics=self.metrics,
             seconds=settings.server.request_seconds,
         )
         sweeping = spawn(proxied.sweep_forever(), name="sweep proxied pictures")

@@ -306,6 +306,7 @@ async def running_proxy(
                 fetcher=fetcher,
                 scanner=scanner,
                 pictrs=pictrs,
+                metrics=metrics,
                 seconds=settings.server.request_seconds,
             )
         placeholder = closing.enter_context(await asyncio.to_thread(Media.from_path, PLACEHOLDER))

@@ -20,6 +20,7 @@ from safety_proxy.errors import (
     UpstreamError,
 )
 from safety_proxy.logs import get_logger
+from safety_proxy.metrics import Metrics
 from safety_proxy.proxy.fetch import Fetched, Fetcher, Validators, canonical
 from safety_proxy.proxy.forward import RESERVE_SECONDS, Pictrs
 from safety_proxy.scanner import Scanner
@@ -52,6 +53,7 @@ class Proxied:
         fetcher: Fetcher,
         scanner: Scanner,
         pictrs: Pictrs,
+        metrics: Metrics,
         seconds: float,
     ) -> None:
         self._settings = settings
@@ -59,6 +61,7 @@ class Proxied:
         self._fetcher = fetcher
         self._scanner = scanner
         self._pictrs = pictrs
+        self._metrics = metrics
         self._seconds = seconds  # for one fetch, scan and import
         self._arrivals: SingleFlight[str, str | Verdict] = SingleFlight("proxied picture")
         self._revalidating: set[str] = set()
@@ -97,7 +100,8 @@ class Proxied:
 
     async def _arrive(self, key: str, address: str, deadline: Deadline) -> str | Verdict:
         with ExitStack() as opened:
-            fetched = await self._fetcher.fetch(address, opened, deadline=deadline)
+            with self._metrics.stage("fetch"):
+                fetched = await self._fetcher.fetch(address, opened, deadline=deadline)
             assert fetched is not None  # which only a conditional request can bring
             return await self._store(key, fetched, deadline)
 
@@ -116,7 +120,8 @@ class Proxied:
         )
         await self._table.begin(entry)
         # Whatever goes wrong here, pict-rs may have it: the row is kept, and swept in time.
-        await self._pictrs.store_as(entry.alias, outcome, deadline)
+        with self._metrics.stage("upstream"):
+            await self._pictrs.store_as(entry.alias, outcome, deadline)
         await self._table.finish(entry)
         self._to_remove.set()  # it may have replaced another
         return entry.alias

@@ -314,24 +314,25 @@ async def test_upload_in_flight_at_a_stop_still_finds_the_validator(
     assert pair.pictrs.holds(picture)
 
 
-@pytest.mark.parametrize(
-    ("host", "local", "status"),
-    [
-        ("127.0.0.1", "false", 201),
-        ("localhost", "false", 500),
-        ("localhost", "true", 201),
-    ],
-)
 async def test_host_name_of_a_private_address_needs_a_setting_of_pictrs(
-    start_pair: StartPair, client: ClientSession, host: str, local: str, status: int
+    start_pictrs: Callable[..., PictRs],
+    start_proxy: Callable[..., SafetyProxy],
+    version: str,
+    client: ClientSession,
 ) -> None:
     """As docs/validator.md says; with the setting missing, nothing is let in."""
-    if host == "localhost" and not await _has_ipv4("localhost"):
+    if not await _has_ipv4("localhost"):
         missing("localhost is no IPv4 address here")
-    options = {"PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS": local}
-    pair = start_pair(asks={"host": host}, **options)
-    assert (await straight(client, pair.pictrs, sample("allow", 135)))[0] == status
-    assert (await straight(client, pair.pictrs, sample("block", 135)))[0] in {400, 500}
+    port = free_port()
+    cases = [("127.0.0.1", "false", 201), ("localhost", "false", 500), ("localhost", "true", 201)]
+    servers: list[PictRs] = []
+    for host, local, _ in cases:
+        options = {"PICTRS__CLIENT__ALLOW_LOCAL_CONNECTIONS": local}
+        servers.append(start_pictrs(version=version, **asking(port, host=host), **options))
+    start_proxy(servers[0].url, SAFETY_PROXY_VALIDATOR__PORT=str(port))
+    for pictrs, (*_, status) in zip(servers, cases, strict=True):
+        assert (await straight(client, pictrs, sample("allow", 135)))[0] == status
+        assert (await straight(client, pictrs, sample("block", 135)))[0] in {400, 500}
 
 
 async def _has_ipv4(name: str) -> bool:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from safety_proxy.admin.server import AdminServer
+from safety_proxy.deadline import Deadline
 from safety_proxy.errors import ConfigError, ScanError
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
@@ -87,6 +88,7 @@ class App:
         )
         self._closing = AsyncExitStack()
         self._loading: asyncio.Task[None] | None = None
+        self._stop = Deadline.after(0)  # until then work in flight may go on
         self.port = settings.server.port
         self.admin_port = settings.server.admin_port
         self.validator_port = settings.validator.port
@@ -149,6 +151,9 @@ class App:
             server.admin_host,
             server.admin_port,
         )
+        # Before the public listener, and so closed after it: pict-rs asks while it takes the last.
+        if settings.validator.ids:
+            await self._start_validator(spooler)
         requests = _InFlight(proxy.handle)
         runner = web.ServerRunner(
             web.Server(requests.handle, access_log=None, handler_cancellation=True),
@@ -156,8 +161,6 @@ class App:
         )
         self.port = await self._listen(runner, server.host, server.port)
         self._closing.push_async_callback(self._drain, runner, requests)
-        if settings.validator.ids:
-            await self._start_validator(spooler)
         # Last, since a port that is taken should be told at once, not after a download.
         self._loading = spawn(self._load_model(), name="load model")
 
@@ -186,7 +189,11 @@ class App:
         )
         await validator.start()
         self.validator_port = validator.port
-        self._closing.push_async_callback(validator.aclose, settings.server.shutdown_seconds)
+        self._closing.push_async_callback(self._close_validator, validator)
+
+    async def _close_validator(self, validator: ValidatorServer) -> None:
+        """Within the time that the public listener has left of the stop."""
+        await validator.aclose(max(0.0, self._stop.left))
 
     def _proxied(self, fetcher: Fetcher, pictrs: Pictrs) -> Proxied | None:
         """What serves `?proxy=`; None without the key that it stores and removes pictures by."""
@@ -213,10 +220,11 @@ class App:
 
     async def _drain(self, runner: web.BaseRunner, requests: "_InFlight") -> None:
         """Lets work in flight end; aiohttp's own shutdown drops what is still arriving of it."""
+        self._stop = Deadline.after(self.settings.server.shutdown_seconds)
         for site in list(runner.sites):
             await site.stop()
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.server.shutdown_seconds):
+            async with asyncio.timeout(self._stop.left):
                 await requests.ended.wait()
 
     async def _load_model(self) -> None:

@@ -9,6 +9,9 @@ from safety_proxy.errors import DeadlineExceeded, MalformedRequest
 # Source: pict-rs 0.5.25 `src/middleware/deadline.rs`.
 HEADER = "X-Request-Deadline"
 
+# Of a point in time within this millennium and a few more.
+_MOST_DIGITS = 20
+
 
 class Deadline(NamedTuple):
     """A point in time on the clock of `time.monotonic`, which is that of asyncio's loop as well."""
@@ -28,7 +31,7 @@ class Deadline(NamedTuple):
         """
         seconds = allowed_seconds
         if header is not None:
-            if not (header.isascii() and header.isdecimal()):
+            if not (header.isascii() and header.isdecimal() and len(header) <= _MOST_DIGITS):
                 raise MalformedRequest("Failed to parse request deadline", code="parse-deadline")
             seconds = min(seconds, int(header) / 1e9 - time.time())
         if seconds <= 0:

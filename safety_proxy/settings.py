@@ -9,7 +9,7 @@ import os
 import tomllib
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import (
@@ -157,7 +157,7 @@ class StoreSettings(_Section):
 class ValidatorSettings(_Section):
     """The door for pict-rs' `media.external_validation`: `POST /api/v1/scan/{id}`."""
 
-    ids: list[Annotated[SecretStr, Field(min_length=1)]] = Field(
+    ids: list[SecretStr] = Field(
         [],
         description="The ids that are served, as a password in the path; none: no such door",
     )

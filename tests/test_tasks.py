@@ -98,18 +98,21 @@ async def test_who_asks_while_a_flight_is_being_cancelled_gets_one_of_their_own(
             await end.wait()  # as a thread that cannot be interrupted
         return name
 
-    leaver = spawn(flights.run("a", start), name="leaves")
-    await until(lambda: len(begun) == 1)
-    leaver.cancel()
-    await asyncio.wait([leaver])
-    newcomer = spawn(flights.run("a", start), name="comes")
-    await until(lambda: len(begun) == 2)
-    end.set()
-    await until(lambda: len(asyncio.all_tasks()) == 3)  # this, the newcomer, and its flight
-    later = spawn(flights.run("a", start), name="comes later")
-    await asyncio.sleep(0)
-    go.set()
-    assert await asyncio.gather(*[newcomer, later]) == ["flight 1"] * 2
+    try:
+        leaver = spawn(flights.run("a", start), name="leaves")
+        await until(lambda: len(begun) == 1)
+        leaver.cancel()
+        await asyncio.wait([leaver])
+        newcomer = spawn(flights.run("a", start), name="comes")
+        await until(lambda: len(begun) == 2)
+        end.set()
+        await until(lambda: len(asyncio.all_tasks()) == 3)  # this, the newcomer, and its flight
+        later = spawn(flights.run("a", start), name="comes later")
+        await asyncio.sleep(0)
+        go.set()
+        assert await asyncio.gather(*[newcomer, later]) == ["flight 1"] * 2
+    finally:
+        end.set()
 
 
 async def test_a_flight_that_fails_on_being_cancelled_is_no_loose_end() -> None:

@@ -65,7 +65,7 @@ class Connection:
             async with asyncio.timeout(seconds):
                 request = await self._next()
         except TimeoutError as error:
-            raise DeadlineExceeded from error
+            raise DeadlineExceeded("Deadline exceeded") from error
         assert isinstance(request, h11.Request)  # nothing else comes first
         self._has_body_in_answer = request.method != b"HEAD"
         # h11 believes the encoding then; a server in between may have believed the length.

@@ -183,7 +183,7 @@ class ValidatorServer:
             async with asyncio.timeout(deadline.left):
                 return await read_picture(request.headers, connection.body(), self._spooler, opened)
         except TimeoutError as error:
-            raise DeadlineExceeded from error
+            raise DeadlineExceeded("Deadline exceeded") from error
 
 
 async def _while_there(connection: Connection, work: Coroutine[Any, Any, T]) -> T:

@@ -13,7 +13,8 @@ The map, from the edge inward; imports go downward only:
     store/        verdicts already known, hashes that need no model, and what outlives a restart
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons
-    metrics.py, pace.py, logs.py, settings.py, tasks.py, deadline.py, verdict.py, crops.py, errors.py
+    metrics.py, pace.py, logs.py, settings.py, tasks.py
+    deadline.py, verdict.py, crops.py, errors.py
 """
 
 __version__ = "0.1.0"

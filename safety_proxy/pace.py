@@ -7,6 +7,9 @@ import time
 # of load. Bursts of equal ends, as batches bring them, even out within it.
 _MEMORY_SECONDS = 10.0
 
+# Of a model that has not ended a scan for long: clients are told to come again in a while.
+_MOST_SECONDS = 600.0
+
 
 class Pace:
     """Seconds of work a scan costs when others run beside it.
@@ -20,6 +23,7 @@ class Pace:
         self._since = 0.0
         self._busy_seconds = 0.0
         self._ended = 0.0
+        self._known = False
 
     def begin(self) -> None:
         """A scan begins."""
@@ -31,6 +35,7 @@ class Pace:
         self._pass_time()
         self.running -= 1
         self._ended += reached
+        self._known |= reached
 
     def expected_seconds(self) -> float:
         """Until a scan that begins now ends; 0 while nothing is known or nothing runs.
@@ -38,9 +43,11 @@ class Pace:
         A scan that runs alone is always worth the attempt: it is how a model that hung is found to
         work again.
         """
-        if not self.running or not self._ended:
+        if not self.running or not self._known:
             return 0.0
-        return (self.running + 1) * self._busy_seconds / self._ended
+        if not self._ended:
+            return _MOST_SECONDS
+        return min(_MOST_SECONDS, (self.running + 1) * self._busy_seconds / self._ended)
 
     def _pass_time(self) -> None:
         now = time.monotonic()

@@ -120,11 +120,13 @@ class Pictrs:
             [file], self._as_admin(), path=IMPORT, names=[alias], deadline=deadline
         )
         if answer.status != HTTPStatus.CREATED:
-            message, code = _told(answer)
-            raise UpstreamRefused(message, status=answer.status, code=code)
+            raise _refusal(answer.status, answer.body)
 
     async def delete(self, alias: str) -> None:
-        """Removes an alias, and the picture with its last one. Raises UpstreamError."""
+        """Removes an alias, and the picture with its last one.
+
+        Raises UpstreamRefused if pict-rs says that it did not, else UpstreamError.
+        """
         with _mapped_errors():
             async with self._stores.request(
                 hdrs.METH_POST,
@@ -133,7 +135,7 @@ class Pictrs:
                 allow_redirects=False,
             ) as answer:
                 if answer.status not in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}:
-                    raise UpstreamUnreachable(f"pict-rs: {answer.status} to a deletion")
+                    raise _refusal(answer.status, await answer.read())
 
     async def stream(
         self, request: web.BaseRequest, route: Route, *, unless: HTTPStatus | None = None
@@ -267,13 +269,15 @@ def _part_head(boundary: str, name: str) -> bytes:
     ).encode()
 
 
-def _told(answer: web.Response) -> tuple[str, str]:
-    """`msg` and `code` of pict-rs' JSON."""
+def _refusal(status: int, body: object) -> UpstreamRefused:
+    """An answer of pict-rs that is no success, with the `msg` and `code` of its JSON."""
+    if status < HTTPStatus.BAD_REQUEST:  # no success that is known of, and no error to pass on
+        return UpstreamRefused(f"The image server answered {status}")
     try:
-        told = json.loads(answer.body if isinstance(answer.body, bytes) else b"")
-        return str(told["msg"]), str(told["code"])
+        told = json.loads(body if isinstance(body, bytes) else b"")
+        return UpstreamRefused(str(told["msg"]), status=status, code=str(told["code"]))
     except (ValueError, KeyError, TypeError):
-        return "The image server did not take the picture", UpstreamRefused.code
+        return UpstreamRefused("The image server refused", status=status)
 
 
 @contextmanager

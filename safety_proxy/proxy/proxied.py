@@ -18,6 +18,7 @@ from safety_proxy.errors import (
     SafetyProxyError,
     StoreUnavailable,
     UpstreamError,
+    UpstreamRefused,
 )
 from safety_proxy.logs import get_logger
 from safety_proxy.metrics import Metrics
@@ -95,8 +96,14 @@ class Proxied:
             raise DownloadFailed("Unable to download image, it took too long") from error
 
     async def forget(self, alias: str) -> None:
-        """pict-rs does not have this alias any more. Raises StoreUnavailable."""
+        """pict-rs has removed this alias. Raises StoreUnavailable."""
         await self._table.remove(alias)
+
+    async def drop(self, alias: str) -> None:
+        """This alias is not to be shown any more, and pict-rs is to remove it."""
+        with suppress(StoreUnavailable):
+            await self._table.doom(alias)
+        self._to_remove.set()
 
     async def _arrive(self, key: str, address: str, deadline: Deadline) -> str | Verdict:
         with ExitStack() as opened:
@@ -141,7 +148,7 @@ class Proxied:
             await self._ask_origin(entry, address)
         except DownloadFailed as error:
             if error.gone:
-                await self._drop(entry)
+                await self.drop(entry.alias)
             else:
                 await self._keep(entry)
         except SafetyProxyError as error:
@@ -158,16 +165,11 @@ class Proxied:
             if fetched is None or fetched.media.sha256 == entry.sha256:
                 await self._keep(entry)
             elif isinstance(await self._store(entry.address, fetched, deadline), Verdict):
-                await self._drop(entry)
+                await self.drop(entry.alias)
 
     async def _keep(self, entry: Entry) -> None:
         with suppress(StoreUnavailable):
             await self._table.checked(entry.alias)
-
-    async def _drop(self, entry: Entry) -> None:
-        with suppress(StoreUnavailable):
-            await self._table.doom(entry.alias)
-        self._to_remove.set()
 
     async def sweep_forever(self) -> None:
         """Removes from pict-rs what is not shown any more, now and then and when there is some."""
@@ -183,7 +185,14 @@ class Proxied:
 
     async def _sweep(self) -> None:
         keep_seconds = self._settings.keep_days * _DAY_SECONDS
-        while aliases := await self._table.doomed(keep_seconds=keep_seconds):
+        refused: set[str] = set()
+        while aliases := set(await self._table.doomed(keep_seconds=keep_seconds)) - refused:
             for alias in aliases:
-                await self._pictrs.delete(alias)
-                await self._table.remove(alias)
+                try:
+                    await self._pictrs.delete(alias)
+                except UpstreamRefused:
+                    refused.add(alias)  # one that pict-rs stumbles over must not keep the others
+                else:
+                    await self._table.remove(alias)
+        if refused:
+            _logger.warning("pict-rs does not remove proxied pictures", count=len(refused))

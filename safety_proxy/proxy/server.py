@@ -207,8 +207,8 @@ class ProxyServer:
         )
         if response is not None:
             return response
-        # Somebody has removed it from pict-rs, which a purge of equal bytes does as well.
-        await proxied.forget(alias)
+        # Somebody has removed it from pict-rs, as a purge of equal bytes does, or its file is lost.
+        await proxied.drop(alias)
         alias = await proxied.bring(route.address, deadline)
         if isinstance(alias, Verdict):
             return self._refuse(request, alias)

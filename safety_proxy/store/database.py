@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -65,27 +66,50 @@ class Database:
         self._connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._switch_to_wal(self._connection)
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.executescript(_SCHEMA)
 
+    @staticmethod
+    def _switch_to_wal(connection: sqlite3.Connection) -> None:
+        """SQLite's own waiting does not cover this one, which needs the file for itself."""
+        give_up = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
+
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """What `function` returns, all or nothing of what it wrote. Raises StoreUnavailable."""
-        loop = asyncio.get_running_loop()
-        # A write that its asker has left behind still ends, so that it is known what is stored.
-        return await asyncio.shield(loop.run_in_executor(self._thread, self._transact, function))
+        try:
+            running = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._transact, function
+            )
+        except RuntimeError as error:  # what an executor says once it was shut down
+            raise StoreUnavailable("the database is closed") from error
+        # A write that its asker has left behind still ends, so that it is known what is stored; and
+        # an error that nobody waits for any more is no loose end.
+        running.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(running)
 
     def _transact(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             raise StoreUnavailable("the database is closed")
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                result = function(self._connection)
+                result = function(connection)
+                connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if connection.in_transaction:  # some errors end it by themselves
+                    connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         return result

@@ -101,7 +101,7 @@ class ProxiedTable:
         )
 
     async def doomed(self, *, keep_seconds: float, limit: int = 100) -> list[str]:
-        """Aliases that pict-rs should not have any more, some of them.
+        """Aliases that pict-rs should not have any more, some of them, in no order.
 
         Replaced or dropped, interrupted while they were stored, or not accessed for so long.
         """
@@ -114,7 +114,8 @@ class ProxiedTable:
                 (now - keep_seconds - _ACCESS_SECONDS, now - _STORING_SECONDS),
             )
             rows = connection.execute(
-                "SELECT alias FROM proxied WHERE state = 'doomed' LIMIT ?", (limit,)
+                "SELECT alias FROM proxied WHERE state = 'doomed' ORDER BY random() LIMIT ?",
+                (limit,),
             )
             return [alias for (alias,) in rows]
 

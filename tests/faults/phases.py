@@ -116,8 +116,9 @@ async def _tight(world: World, progress: Progress) -> None:
 
 
 async def _restarts(world: World, progress: Progress) -> None:
-    await progress.at(0.1)
-    await world.restart_proxy()
+    with world.broken("little room"):  # until the restart
+        await progress.at(0.1)
+        await world.restart_proxy()
     await see_recovered(world)
     await progress.at(0.4)
     with _imports_under_way(world):

@@ -485,20 +485,41 @@ async def test_simultaneous_first_requests_share_a_failure_and_the_next_does_not
     assert await scene.shown() == scene.site.body
 
 
-async def test_a_fetch_that_nobody_waits_for_is_given_up(scene: Scene) -> None:
-    """Its connection is closed, nothing is stored, and the next request starts anew."""
+async def test_a_fetch_that_nobody_waits_for_is_given_up(
+    client: ClientSession, origin: FakeServer, pictrs: FakeServer
+) -> None:
+    """Long before its time is over; nothing is stored, and the next request starts anew."""
+    patient = {
+        "server": {"request_seconds": 60},
+        "fetch": {"silence_seconds": 60, "total_seconds": 60},
+    }
+    async with playing(client, origin, pictrs, **patient) as scene:
+        scene.site.go.clear()
+        asking = [spawn(scene.ask(), name="ask") for _ in range(3)]
+        await until(lambda: scene.waiting == 3 and len(scene.site.asked) == 1)
+        for asker in asking:
+            asker.cancel()
+        async with asyncio.timeout(20):
+            await until(lambda: scene.site.left == 1)
+        await until(lambda: not scene.proxied._arrivals._flights)
+        assert scene.proxy.spooler.used_bytes == 0
+        assert scene.store.server.received == []
+        assert await scene.rows() == {}
+        scene.site.go.set()
+        assert await scene.shown() == scene.site.body
+
+
+async def test_who_comes_later_waits_no_longer_than_their_own_time(scene: Scene) -> None:
+    """The others wait on, and see the picture."""
     scene.site.go.clear()
-    asking = [spawn(scene.ask(), name="ask") for _ in range(3)]
-    await until(lambda: scene.waiting == 3 and len(scene.site.asked) == 1)
-    for asker in asking:
-        asker.cancel()
-    await until(lambda: scene.site.left == 1)
-    await until(lambda: not scene.proxied._arrivals._flights)
-    assert scene.proxy.spooler.used_bytes == 0
-    assert scene.store.server.received == []
-    assert await scene.rows() == {}
+    first = spawn(scene.ask(), name="ask")
+    await until(lambda: scene.waiting == 1 and len(scene.site.asked) == 1)
+    soon = str(int((time.time() + 0.2) * 1e9))
+    assert_error(await scene.ask(headers={DEADLINE: soon}), 500, "download-file-error")
+    assert not first.done()
     scene.site.go.set()
-    assert await scene.shown() == scene.site.body
+    assert (await first).status == 200
+    assert scene.site.asked == ["/a.png"]
 
 
 async def test_an_import_that_nobody_waits_for_is_swept(scene: Scene, clock: Clock) -> None:

@@ -9,10 +9,11 @@ PYTHON         ?= python3
 BIN            := .venv/bin
 DEMO           ?=
 PYTEST         ?=
+FAULTS         ?=
 export PICTRS_ROOTS
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench pict-rs clean
+.PHONY: help demo test check bench faults pict-rs clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ check: .venv/synced ## Linter, format, types, import layers
 
 bench: .venv/synced ## Latency and throughput against pict-rs and the bare model
 	$(BIN)/python benchmarks/run.py
+
+faults: .venv/synced pict-rs ## 10,000 requests while everything breaks (FAULTS="--requests 1000 --seed 7")
+	$(BIN)/python -m tests.faults.run $(FAULTS)
 
 pict-rs: $(PICTRS:%=$(PICTRS_ROOTS)/pict-rs-%/bin/pict-rs) ## Build pict-rs for the end-to-end tests, outside this folder
 

@@ -14,7 +14,7 @@ The map, from the edge inward; imports go downward only:
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons
     metrics.py, pace.py, logs.py, settings.py, tasks.py
-    deadline.py, verdict.py, crops.py, errors.py
+    deadline.py, verdict.py, crops.py, redaction.py, errors.py
 """
 
 __version__ = "0.1.0"

@@ -83,6 +83,7 @@ async def see_recovered(world: World) -> None:
     """Returns when the proxy takes all of so many simultaneous clean uploads again."""
     with world.broken("recovering"):
         world.recovery = max(world.recovery, await _recovered(world))
+    world.is_well()
 
 
 async def _recovered(world: World) -> float:

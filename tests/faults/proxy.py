@@ -31,7 +31,7 @@ from safety_proxy.media.spool import Spooler
 from safety_proxy.settings import Settings
 
 CONTROL_PORT: Final = "FAULTS_CONTROL_PORT"
-HANG_SECONDS: Final = 5.0
+HANG_SECONDS: Final = 4.0
 
 NONE: Final = "none"
 MODEL_FAULTS: Final = ("raise", "hang", "memory", "cuda", "nan", "same", "few")

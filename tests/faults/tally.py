@@ -41,7 +41,7 @@ class Tally:
         self.cuts[plan.manner] += 1
         counts = self.roads[road]
         counts["sent"] += 1
-        counts[outcome.kind] += 1
+        counts[plan.kind] += 1
         if reply.silence is not None:
             counts["silent"] += 1
             self._silent(world, outcome, reply.silence)
@@ -50,8 +50,8 @@ class Tally:
         self.slowest[road] = max(self.slowest[road], reply.ended - reply.started)
         if outcome.succeeded:
             counts["ok"] += 1
-            counts[f"{outcome.kind} ok"] += 1
-        is_fair = plan.is_fair and outcome.kind is Kind.CLEAN
+            counts[f"{plan.kind} ok"] += 1
+        is_fair = plan.is_fair and plan.kind is Kind.CLEAN
         if is_fair and not world.was_broken(reply.started, reply.ended):
             self.calm[road][outcome.succeeded] += 1
             if not outcome.succeeded:
@@ -74,7 +74,7 @@ class Tally:
             self.silences[UPSTREAM_AWAY] += 1
         else:
             self.silences["without a reason"] += 1
-            stores = outcome.kind is Kind.CLEAN and not plan.road.is_read
+            stores = plan.kind is Kind.CLEAN and not plan.road.is_read
             check = "clean uploads without an answer" if stores else "other requests without one"
             seconds = end - begin
             world.found(check, f"{plan}: {silence}, {seconds:.2f} s, status {reply.status}")

@@ -1,7 +1,7 @@
 """A plan, carried out: what is sent on each road, and what its answer must look like."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final
 
@@ -16,7 +16,18 @@ from tests.faults.world import Stored, World
 _DETAILS_KEYS: Final = {"width", "height", "content_type"}
 _NO_BODY: Final = {204, 304}
 # Of pict-rs, without a word: for an alias that is not there, a range past the end, a wrong method.
-_EMPTY: Final = {200, 202, 404, 405, 412, 416}
+_EMPTY: Final = {200, 202, 404, 405, 408, 412, 416}
+
+# An empty answer to these would leave Lemmy's user with an unknown error.
+_TAKING: Final = {
+    Road.UPLOAD,
+    Road.SEVERAL,
+    Road.BACKGROUNDED,
+    Road.IMPORT,
+    Road.DOWNLOAD,
+    Road.DOWNLOAD_LATER,
+    Road.VALIDATOR,
+}
 
 # How long a client asks for what was stored in the background.
 _CLAIM_SECONDS: Final = 8.0
@@ -24,16 +35,17 @@ _CLAIM_SECONDS: Final = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a plan. succeeded: the road's success; kind: of what was asked for."""
+    """What became of a plan. succeeded: as the road has it."""
 
     plan: Plan
-    kind: Kind
     reply: Reply
     succeeded: bool
 
 
 async def perform(world: World, plan: Plan) -> Outcome:
     """Sends it, follows it up, and notes what must not be."""
+    if plan.road.is_read:
+        plan = replace(plan, kind=Kind.CLEAN)
     match plan.road:
         case Road.VALIDATOR:
             outcome = await _validate(world, plan)
@@ -71,16 +83,16 @@ async def _upload(world: World, plan: Plan) -> Outcome:
     request = forms.upload(form(parts), *lines, target=target, chunked=plan.pick < 0.1)
     reply = await _ask(world, plan, request)
     digests = [world.ledger.note(body, kind) for body, kind in zip(bodies, kinds, strict=True)]
-    return Outcome(plan, plan.kind, reply, await _is_stored(world, plan, reply, digests))
+    return Outcome(plan, reply, await _is_stored(world, plan, reply, digests))
 
 
 async def _by_address(world: World, plan: Plan) -> Outcome:
-    address, kind = _address(world, plan), plan.kind
+    address = _address(world, plan)
     if plan.pick < 0.3 and world.addresses and plan.road in {Road.ORIGINAL, Road.BLURHASH}:
         address, _ = world.addresses[int(plan.pick / 0.3 * len(world.addresses))]
-        kind = Kind.CLEAN
+        plan = replace(plan, kind=Kind.CLEAN)
     lines = list(_deadline(plan))
-    reply = await _ask(world, plan, forms.read(_target(plan, kind, address), "GET", *lines))
+    reply = await _ask(world, plan, forms.read(_target(plan, address), "GET", *lines))
     match plan.road:
         case Road.DOWNLOAD | Road.DOWNLOAD_LATER:
             # A download that is blocked is answered by a placeholder: 201 all the same, and what
@@ -91,12 +103,12 @@ async def _by_address(world: World, plan: Plan) -> Outcome:
             succeeded = reply.code == "invalid-file-extension"
         case _:
             succeeded = reply.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}
-    if succeeded and plan.is_fair and plan.road is Road.ORIGINAL and kind is Kind.CLEAN:
+    if succeeded and plan.is_fair and plan.road is Road.ORIGINAL and plan.kind is Kind.CLEAN:
         world.addresses.append((address, plan.behavior))
-    return Outcome(plan, kind, reply, succeeded)
+    return Outcome(plan, reply, succeeded)
 
 
-def _target(plan: Plan, kind: Kind, address: str) -> str:
+def _target(plan: Plan, address: str) -> str:
     url = escaped(address)
     match plan.road:
         case Road.DOWNLOAD:
@@ -106,7 +118,7 @@ def _target(plan: Plan, kind: Kind, address: str) -> str:
         case Road.BLURHASH:
             return f"/image/blurhash?proxy={url}"
         case Road.PROCESS:
-            extension = "xyz" if kind is Kind.CLEAN else "png"
+            extension = "xyz" if plan.kind is Kind.CLEAN else "png"
             return f"/image/process.{extension}?proxy={url}&thumbnail=96"
         case _:
             return f"/image/original?proxy={url}"
@@ -131,7 +143,7 @@ async def _by_known_address(world: World, plan: Plan) -> Outcome:
         )[turn % 6]
         request = forms.read(f"/{path}?proxy={url}", method, forms.API_TOKEN)
     reply = await _ask(world, plan, request)
-    return Outcome(plan, Kind.CLEAN, reply, reply.status == HTTPStatus.OK)
+    return Outcome(plan, reply, reply.status == HTTPStatus.OK)
 
 
 async def _read(world: World, plan: Plan) -> Outcome:
@@ -161,7 +173,7 @@ async def _read(world: World, plan: Plan) -> Outcome:
     if known and is_whole and world.ledger.note(reply.body, "other bytes") not in known.digests:
         world.found("reads with other bytes than were stored", alias)
     ok = reply.status in {200, 204, 206, 304}
-    return Outcome(plan, Kind.CLEAN, reply, ok)
+    return Outcome(plan, reply, ok)
 
 
 async def _validate(world: World, plan: Plan) -> Outcome:
@@ -173,7 +185,7 @@ async def _validate(world: World, plan: Plan) -> Outcome:
         body = form([part(body, "form-data; name*=utf-8''01%2Fa2%2Fx.png")])
     request = Request(target, "POST", lines, body, chunked=True)
     reply = await _ask(world, plan, request, port=port)
-    return Outcome(plan, plan.kind, reply, 200 <= reply.status < 300)
+    return Outcome(plan, reply, reply.is_success)
 
 
 async def _spell(world: World, plan: Plan) -> Outcome:
@@ -189,7 +201,7 @@ async def _spell(world: World, plan: Plan) -> Outcome:
         clean=world.ledger.take(Kind.CLEAN, plan.numbers[0]),
     )
     reply = await _ask(world, plan, BY_NAME[plan.spelling].write(matter))
-    return Outcome(plan, plan.kind, reply, 200 <= reply.status < 300)
+    return Outcome(plan, reply, reply.is_success)
 
 
 def _address(world: World, plan: Plan) -> str:
@@ -246,6 +258,7 @@ def _look_at(world: World, outcome: Outcome) -> None:
     """Notes what no answer may be, whatever is broken."""
     plan, reply = outcome.plan, outcome.reply
     what = str(plan)
+    takes = plan.road in _TAKING
     if reply.silence is None and not _is_proper(plan, reply):
         told = reply.body[:80]
         world.found("answers that are no JSON with msg", f"{what}: {reply.status} {told!r}")
@@ -253,18 +266,17 @@ def _look_at(world: World, outcome: Outcome) -> None:
         shown = world.ledger.kind_of_body(reply.body) if reply.body else "clean"
         if shown in {Kind.BLOCKED, Kind.UNREADABLE} and reply.silence is None:
             world.found("blocked pictures shown", what)
-    takes = plan.road in {Road.UPLOAD, Road.SEVERAL, Road.BACKGROUNDED, Road.IMPORT, Road.VALIDATOR}
-    if takes and outcome.kind is not Kind.CLEAN and 200 <= reply.status < 300:
+    if takes and not plan.is_by_address and plan.kind is not Kind.CLEAN and reply.is_success:
         world.found("blocked pictures accepted", f"{what}: {reply.status}")
-    if outcome.kind is Kind.CLEAN and takes and reply.code == "failed-external-validation":
+    if plan.kind is Kind.CLEAN and takes and reply.code == "failed-external-validation":
         world.found("clean pictures refused as unsafe", f"{what}: {reply.json['msg']}")
 
 
 def _is_proper(plan: Plan, reply: Reply) -> bool:
     if reply.is_picture or reply.status in _NO_BODY or isinstance(reply.json.get("msg"), str):
         return True
-    if not reply.body and (reply.status in _EMPTY or reply.method == "HEAD"):
-        return True
+    if not reply.body and (reply.method == "HEAD" or reply.status in _EMPTY):
+        return plan.road not in _TAKING
     if plan.road is Road.SPELLING and plan.spelling in IMPROPER:
         return reply.status == HTTPStatus.BAD_REQUEST
     return reply.json.keys() >= _DETAILS_KEYS and reply.status == HTTPStatus.OK

@@ -104,6 +104,10 @@ class Reply:
         return str(self.json.get("code", ""))
 
     @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
     def is_picture(self) -> bool:
         return self.headers.get("content-type", "").startswith("image/")
 

@@ -29,7 +29,7 @@ SETTINGS: Final = {
     "SAFETY_PROXY_FETCH__TOTAL_SECONDS": "2.5",
     "SAFETY_PROXY_LIMITS__MAX_FILE_BYTES": "1000000",
     "SAFETY_PROXY_PROXIED__REVALIDATE_SECONDS": "0.5",
-    "SAFETY_PROXY_SCAN__TIMEOUT_SECONDS": "4",
+    "SAFETY_PROXY_SCAN__TIMEOUT_SECONDS": "3",
     "SAFETY_PROXY_CACHE__MAX_ENTRIES": "1000",
 }
 
@@ -104,9 +104,10 @@ class Window:
     what: str
     begin: float
     end: float = float("inf")
+    grace: float = GRACE_SECONDS
 
-    def touches(self, begin: float, end: float, grace: float = 0.0) -> bool:
-        return self.begin <= end and begin <= self.end + grace
+    def touches(self, begin: float, end: float, *, with_grace: bool) -> bool:
+        return self.begin <= end and begin <= self.end + (self.grace if with_grace else 0.0)
 
 
 @dataclass
@@ -148,12 +149,16 @@ class World:
 
     def was_broken(self, begin: float, end: float, *whats: str) -> bool:
         """Whether any fault, or one of `whats`, fell in this time or shortly before."""
-        grace = 0.0 if whats else GRACE_SECONDS
         return any(
-            window.touches(begin, end, grace)
+            window.touches(begin, end, with_grace=not whats)
             for window in self.windows
             if not whats or window.what in whats
         )
+
+    def is_well(self) -> None:
+        """All faults up to now are known to be over: what fails from now on has no excuse."""
+        for window in self.windows:
+            window.grace = 0.0
 
     def came_at_stop(self, moment: float) -> bool:
         """Whether the proxy was down or going down at this moment."""

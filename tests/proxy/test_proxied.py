@@ -789,6 +789,16 @@ async def test_a_scan_that_leaves_pictrs_no_time_is_given_up(
         assert await scene.rows() == {}
 
 
+async def test_a_fetch_of_the_proxy_s_own_is_not_served(scene: Scene) -> None:
+    """An address that leads back here, through Lemmy, ends at once and not at the deadline."""
+    await scene.shown()
+    (fetched,) = scene.site.server.received
+    own = {"User-Agent": fetched.headers["User-Agent"]}
+    for address in (scene.site.address, f"{scene.site.server.url}/new.png"):
+        assert_error(await scene.ask(of=address, headers=own), 400, "download-file-error")
+    assert len(scene.site.asked) == 1
+
+
 @pytest.mark.parametrize(
     "address",
     ["a.png", "ftp://127.0.0.1/a.png", "file:///etc/passwd", "http://", "http://u:p@127.0.0.1/"],

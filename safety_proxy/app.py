@@ -209,6 +209,7 @@ class App:
             metrics=self.metrics,
             seconds=settings.server.request_seconds,
         )
+        self._closing.push_async_callback(proxied.aclose)
         sweeping = spawn(proxied.sweep_forever(), name="sweep proxied pictures")
         self._closing.push_async_callback(_cancel, sweeping)
         return proxied

@@ -85,6 +85,8 @@ class SingleFlight(Generic[K, T]):
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
                 self._land(key, flight.task)
+                # Nobody is left to hear of an error that the cancelling brings about.
+                flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
                 flight.task.cancel()
 
     async def _fly(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:

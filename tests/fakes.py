@@ -309,6 +309,7 @@ async def running_proxy(
                 metrics=metrics,
                 seconds=settings.server.request_seconds,
             )
+            closing.push_async_callback(proxied.aclose)
         placeholder = closing.enter_context(await asyncio.to_thread(Media.from_path, PLACEHOLDER))
         server = ProxyServer(
             settings,

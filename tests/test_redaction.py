@@ -91,7 +91,7 @@ def test_exception_is_types_and_places_of_all_that_led_to_it() -> None:
 
     def lose_the_device() -> None:
         try:
-            raise OSError(111, "secret")
+            raise OSError(111, "secret")  # noqa: TRY301 -- what is raised is the point
         except OSError as cause:
             raise EmbedderUnavailable("device lost") from cause
 

@@ -37,6 +37,9 @@ _ALIAS_PREFIX: Final = "safety-proxy-"
 
 _SWEEP_SECONDS: Final = 60.0
 
+# Of pict-rs, upon which a sweep ends until the next.
+_REFUSALS: Final = 10
+
 # Asking origins anew must not take the place of readers.
 _REVALIDATIONS: Final = 4
 
@@ -65,7 +68,7 @@ class Proxied:
         self._metrics = metrics
         self._seconds = seconds  # for one fetch, scan and import
         self._arrivals: SingleFlight[str, str | Verdict] = SingleFlight("proxied picture")
-        self._revalidating: set[str] = set()
+        self._revalidating: dict[str, asyncio.Task[None]] = {}
         self._to_remove = asyncio.Event()
 
     async def find(self, address: str) -> str | None:
@@ -83,15 +86,13 @@ class Proxied:
         Raises DownloadFailed, Busy, ScanError, UpstreamError.
         """
         key = canonical(address)
-        entry = await self._table.find(key)
-        if entry is not None:
-            self._revalidate_if_old(entry, address)
-            return entry.alias
-        # Within the time of whoever came first; a later one waits no longer than its own.
-        arriving = self._arrivals.run(key, partial(self._arrive, key, address, deadline))
         try:
             async with asyncio.timeout(deadline.left):
-                return await arriving
+                entry = await self._table.find(key)
+                if entry is not None:
+                    self._revalidate_if_old(entry, address)
+                    return entry.alias
+                return await self._arrivals.run(key, partial(self._arrive, key, address))
         except TimeoutError as error:
             raise DownloadFailed("Unable to download image, it took too long") from error
 
@@ -105,7 +106,9 @@ class Proxied:
             await self._table.doom(alias)
         self._to_remove.set()
 
-    async def _arrive(self, key: str, address: str, deadline: Deadline) -> str | Verdict:
+    async def _arrive(self, key: str, address: str) -> str | Verdict:
+        # Not the deadline of whoever came first: others may have more time.
+        deadline = Deadline.after(self._seconds)
         with ExitStack() as opened:
             with self._metrics.stage("fetch"):
                 fetched = await self._fetcher.fetch(address, opened, deadline=deadline)
@@ -139,8 +142,8 @@ class Proxied:
             and entry.address not in self._revalidating
             and len(self._revalidating) < _REVALIDATIONS
         ):
-            self._revalidating.add(entry.address)
-            spawn(self._revalidate(entry, address), name="revalidate")
+            revalidating = spawn(self._revalidate(entry, address), name="revalidate")
+            self._revalidating[entry.address] = revalidating
 
     async def _revalidate(self, entry: Entry, address: str) -> None:
         """Asks the origin: unchanged keeps, changed is judged and replaces, gone is dropped."""
@@ -155,7 +158,7 @@ class Proxied:
             # Not known whether it has changed into what may not be shown; asked again next time.
             _logger.warning("revalidation failed", reason=error.reason)
         finally:
-            self._revalidating.discard(entry.address)
+            self._revalidating.pop(entry.address, None)
 
     async def _ask_origin(self, entry: Entry, address: str) -> None:
         deadline = Deadline.after(self._seconds)
@@ -170,6 +173,13 @@ class Proxied:
     async def _keep(self, entry: Entry) -> None:
         with suppress(StoreUnavailable):
             await self._table.checked(entry.alias)
+
+    async def aclose(self) -> None:
+        """Gives up what asks origins anew; they are asked at the next reading."""
+        revalidating = list(self._revalidating.values())
+        for task in revalidating:
+            task.cancel()
+        await asyncio.gather(*revalidating, return_exceptions=True)
 
     async def sweep_forever(self) -> None:
         """Removes from pict-rs what is not shown any more, now and then and when there is some."""
@@ -190,9 +200,11 @@ class Proxied:
             for alias in aliases:
                 try:
                     await self._pictrs.delete(alias)
-                except UpstreamRefused:
-                    refused.add(alias)  # one that pict-rs stumbles over must not keep the others
+                except UpstreamRefused as error:
+                    # One that pict-rs stumbles over must not keep the others; a wrong key does.
+                    refused.add(alias)
+                    if len(refused) >= _REFUSALS:
+                        raise
+                    _logger.warning("a proxied picture cannot be removed", status=error.status)
                 else:
                     await self._table.remove(alias)
-        if refused:
-            _logger.warning("pict-rs does not remove proxied pictures", count=len(refused))

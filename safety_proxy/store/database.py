@@ -15,8 +15,10 @@ T = TypeVar("T")
 
 _FILE = "safety-proxy.sqlite3"
 
-# How long another process may hold the file, during a restart that overlaps, say.
-_BUSY_SECONDS = 5.0
+# How long another process may hold the file: at the start, where a restart may overlap, and while
+# requests wait, all of them behind one another.
+_OPEN_SECONDS = 5.0
+_BUSY_SECONDS = 1.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS proxied (
@@ -73,7 +75,7 @@ class Database:
     @staticmethod
     def _switch_to_wal(connection: sqlite3.Connection) -> None:
         """SQLite's own waiting does not cover this one, which needs the file for itself."""
-        give_up = time.monotonic() + _BUSY_SECONDS
+        give_up = time.monotonic() + _OPEN_SECONDS
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -102,7 +102,7 @@ def checks(result: "Result") -> Iterator[Check]:
 
 def _traffic_checks(result: "Result") -> Iterator[Check]:
     tally = result.tally
-    least = max(1, tally.requests // 400)
+    least = max(1, tally.requests // 1000)
     for road in Road:
         ok = tally.roads[road]["clean ok"]
         yield Check(f"clean let in: {road}", str(ok), f"at least {least}", ok >= least)

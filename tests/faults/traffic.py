@@ -29,6 +29,17 @@ _TAKING: Final = {
     Road.VALIDATOR,
 }
 
+# Those of variants find none in dummy mode.
+_LOOK_UPS: Final = (
+    ("HEAD", "image/original"),
+    ("GET", "internal/aliases"),
+    ("HEAD", "image/process.png"),
+    ("GET", "image/details/original"),
+    ("GET", "internal/identifier"),
+    ("GET", "image/details/original"),
+    ("GET", "image/details/process.png"),
+)
+
 # How long a client asks for what was stored in the background.
 _CLAIM_SECONDS: Final = 8.0
 
@@ -89,7 +100,7 @@ async def _upload(world: World, plan: Plan) -> Outcome:
 async def _by_address(world: World, plan: Plan) -> Outcome:
     address = _address(world, plan)
     if plan.pick < 0.3 and world.addresses and plan.road in {Road.ORIGINAL, Road.BLURHASH}:
-        address, _ = world.addresses[int(plan.pick / 0.3 * len(world.addresses))]
+        address = world.addresses[int(plan.pick / 0.3 * len(world.addresses))]
         plan = replace(plan, kind=Kind.CLEAN)
     lines = list(_deadline(plan))
     reply = await _ask(world, plan, forms.read(_target(plan, address), "GET", *lines))
@@ -104,7 +115,7 @@ async def _by_address(world: World, plan: Plan) -> Outcome:
         case _:
             succeeded = reply.status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}
     if succeeded and plan.is_fair and plan.road is Road.ORIGINAL and plan.kind is Kind.CLEAN:
-        world.addresses.append((address, plan.behavior))
+        world.addresses.append(address)
     return Outcome(plan, reply, succeeded)
 
 
@@ -127,22 +138,17 @@ def _target(plan: Plan, address: str) -> str:
 async def _by_known_address(world: World, plan: Plan) -> Outcome:
     address = _address(world, plan)
     if plan.pick < 0.8 and world.addresses:
-        address, _ = world.addresses[int(plan.pick / 0.8 * len(world.addresses))]
+        address = world.addresses[int(plan.pick / 0.8 * len(world.addresses))]
     url, turn = escaped(address), plan.index
     if plan.road is Road.FORGET:
         action = ("purge", "delete")[turn % 2]
         request = forms.read(f"/internal/{action}?proxy={url}", "POST", forms.API_TOKEN)
     else:
-        method, path = (
-            ("HEAD", "image/original"),
-            ("HEAD", "image/process.png"),
-            ("GET", "image/details/original"),
-            ("GET", "image/details/process.png"),
-            ("GET", "internal/aliases"),
-            ("GET", "internal/identifier"),
-        )[turn % 6]
+        method, path = _LOOK_UPS[turn % len(_LOOK_UPS)]
         request = forms.read(f"/{path}?proxy={url}", method, forms.API_TOKEN)
     reply = await _ask(world, plan, request)
+    if plan.road is Road.FORGET and reply.status == HTTPStatus.OK:
+        world.addresses = [it for it in world.addresses if it != address]
     return Outcome(plan, reply, reply.status == HTTPStatus.OK)
 
 

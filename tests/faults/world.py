@@ -123,7 +123,7 @@ class World:
     faults: Counter[str] = field(default_factory=Counter)
     lookups: Counter[str] = field(default_factory=Counter)
     stored: list[Stored] = field(default_factory=list)
-    addresses: list[tuple[str, str]] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
     findings: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     left_by_kill: set[str] = field(default_factory=set)
     swept: int = 0

@@ -1348,3 +1348,46 @@ async def test_without_the_database_it_is_unavailable_and_uploads_are_not(
             assert len(scene.site.asked) == 1
             assert (await upload(client, scene.proxy.url, plain(BLUE))).status == 201
             assert (await upload(client, scene.proxy.url, plain(PURPLE))).status == 400
+
+
+async def test_one_asker_in_a_hurry_does_not_spoil_it_for_the_others(scene: Scene) -> None:
+    """A deadline is the asker's own; any client can send one through Lemmy."""
+    scene.site.go.clear()
+    soon = {DEADLINE: str(int((time.time() + 0.3) * 1e9))}
+    hasty = spawn(scene.ask(headers=soon), name="hasty")
+    await until(lambda: scene.waiting == 1)
+    patient = spawn(scene.ask(), name="patient")
+    await until(lambda: scene.waiting == 2)
+    assert_error(await hasty, 500, "download-file-error")
+    scene.site.go.set()
+    assert (await patient).status == 200
+    assert len(scene.site.asked) == 1
+
+
+async def test_stop_gives_up_what_asks_origins_anew(
+    client: ClientSession, origin: FakeServer, pictrs: FakeServer
+) -> None:
+    """Before what it works with is closed."""
+    settings = {"revalidate_seconds": 0.001}
+    async with playing(client, origin, pictrs, proxied=settings) as scene:
+        await scene.shown()
+        scene.site.go.clear()
+        await asyncio.sleep(0.01)
+        await scene.shown()
+        await until(lambda: len(scene.site.asked) == 2)
+        (task,) = scene.proxied._revalidating.values()
+    assert task.cancelled()
+
+
+async def test_sweep_with_a_wrong_key_ends_after_a_few_refusals(
+    scene: Scene, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And says so, instead of asking for each of thousands once a minute."""
+    for n in range(15):
+        assert (await scene.ask(of=f"{scene.site.server.url}/{n}.png")).status == 200
+    scene.store.refuse(DELETE, 401, "Invalid API Key", "invalid-api-token")
+    clock.later += 30 * 24 * HOUR
+    async with scene.sweeping():
+        await until(lambda: "cannot remove proxied pictures yet" in caplog.text)
+        assert len(scene.deleted()) <= 20  # of this sweep and the next
+    assert len(await scene.rows()) == 15

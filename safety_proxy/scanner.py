@@ -24,7 +24,7 @@ from safety_proxy.errors import (
     StoreUnavailable,
     UndecodableImage,
 )
-from safety_proxy.inference.batcher import Batcher
+from safety_proxy.inference.batcher import Batcher, Control
 from safety_proxy.logs import get_logger
 from safety_proxy.media.frames import Frame, read_frames
 from safety_proxy.media.spool import Media
@@ -148,7 +148,8 @@ class Scanner:
         """Looks at two pictures that are built in, and sets `proven`.
 
         A model that sees no difference between them, a policy that blocks the plain one, or a list
-        that misses the test picture would fail every user, or none. Raises ScanError.
+        that misses the test picture would fail every user, or none. The first picture is shown to
+        the model in every pass from then on. Raises ScanError.
         """
         model = self.model
         if model is None:
@@ -157,6 +158,7 @@ class Scanner:
             (await self._decode(media.map(), model.crop_spec))[0][0] for media in (blocked, allowed)
         ]
         embeddings = await model.batcher.embed([frame.crop for frame in frames])
+        model.batcher.control = Control(frames[0].crop, embeddings[0])
         self.proven = (
             self._block_list.match(blocked.sha256) is not None
             and model.judge.judge(embeddings[1:], [0]).action is not Action.BLOCK

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from safety_proxy.crops import Float32Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanTimeout
 from safety_proxy.media.spool import Media, Spool, Spooler
@@ -185,6 +186,37 @@ async def test_other_frames_are_another_look() -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        lambda rows: rows * 0 + rows[:1],
+        lambda rows: rows * 0 + 0.5,
+        lambda rows: rows[::-1],
+        lambda rows: rows * float("nan"),
+        lambda rows: -rows,
+    ],
+    ids=["the same", "a constant", "shuffled", "nan", "reversed"],
+)
+async def test_model_that_goes_wrong_unseen_clears_nothing(
+    answer: Callable[[Float32Array], Float32Array],
+) -> None:
+    """A device may break and go on to answer: each pass shows it a picture that is known."""
+    async with scanning() as it:
+        with await media_of(blocked_test_picture()) as hit, await media_of(plain(RED)) as clean:
+            await it.scanner.prove(hit, clean)
+        assert it.scanner.model is not None
+        it.embedder.answer = answer
+        with await media_of(plain(PURPLE)) as media:
+            with pytest.raises(EmbedderUnavailable):
+                await it.scanner.clear(media, soon())
+            assert it.scanner.model.batcher.failing
+            it.embedder.answer = lambda rows: rows
+            assert (await it.scanner.scan(media, soon())).action is Action.BLOCK
+            assert not it.scanner.model.batcher.failing
+        assert it.embedder.batches == [2, 2, 2]
+        assert it.metrics.frames == 3  # the known picture is not counted
+
+
+@pytest.mark.parametrize(
     ("failure", "reason"),
     [
         (EmbedderUnavailable("on purpose"), "model"),
@@ -244,7 +276,8 @@ async def test_list_blocks_though_failures_are_let_in() -> None:
 async def test_scan_that_could_not_end_in_time_is_refused_at_once() -> None:
     """By the measured rate, with the time after which another attempt makes sense."""
     async with scanning() as it:
-        it.scanner._pace._busy_seconds, it.scanner._pace._ended = 10.0, 2.0  # 5 s a scan
+        pace = it.scanner._pace
+        pace._known, pace._busy_seconds, pace._ended = True, 10.0, 2.0  # 5 s a scan
         it.embedder.go.clear()
         with await media_of(plain(RED)) as first, await media_of(plain(PURPLE)) as second:
             scan = spawn(it.scanner.scan(first, soon()), name="scan")  # alone, so it may try

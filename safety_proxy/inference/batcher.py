@@ -24,6 +24,19 @@ _logger = get_logger(__name__)
 STUCK_SECONDS: Final = 30.0
 
 
+# Cosine of a picture's embeddings in two passes: 0.999 and more in half precision, with whatever
+# neighbours; what a broken device gives is far from it.
+_UNCHANGED: Final = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A picture, and the embedding that it had when the model was known to work."""
+
+    crop: UInt8Array
+    embedding: Float32Array
+
+
 @dataclass(eq=False, slots=True)
 class _Job:
     """The crops of one picture; they stay together in one batch where they fit."""
@@ -38,6 +51,11 @@ class Batcher:
     While one forward pass runs, whoever arrives waits; the next pass takes all of them, up to
     `batch_limit` crops. An idle model therefore starts at once, and a busy one fills its batches.
     A batch that fails is run again picture by picture, so that one bad input costs one answer.
+
+    control: shown to the model in every pass, once it is set. A device that is broken may go on to
+    answer, with the same or with anything for whatever it is shown; nothing of a pass is believed
+    in which this picture does not come out as it did. It costs most where there is time: a pass for
+    one picture has two, a full one has one more.
     What a picture's own pass fails with is for its caller to log.
 
     clock: seconds that only rise.
@@ -60,6 +78,7 @@ class Batcher:
         self._pump: asyncio.Task[None] | None = None
         self._pass_since: float | None = None
         self.failing = False
+        self.control: Control | None = None
 
     @property
     def stuck(self) -> bool:
@@ -139,28 +158,36 @@ class Batcher:
 
     async def _forward(self, crops: list[UInt8Array]) -> list[Float32Array]:
         """Rows for all crops; more than the limit (one long animation) take several passes."""
-        loop = asyncio.get_running_loop()
         rows: list[Float32Array] = []
         for start in range(0, len(crops), self._batch_limit):
             chunk = crops[start : start + self._batch_limit]
-            self._pass_since = self._clock()
-            try:
-                with self._metrics.stage("forward_pass"):
-                    part = await loop.run_in_executor(
-                        self._thread, self._embedder.embed_images, chunk
-                    )
-            except EmbedderUnavailable:
-                raise
-            except Exception as error:
-                # Boundary: whatever the model does, the callers are answered.
-                raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
-            finally:
-                self._pass_since = None
-            if len(part) != len(chunk):  # whose row is whose could only be guessed
-                raise EmbedderUnavailable(f"{len(part)} embeddings for {len(chunk)} crops")
+            rows.extend(await self._checked_pass(chunk))
             self._metrics.batch(len(chunk))
-            rows.extend(part)
         return rows
+
+    async def _checked_pass(self, crops: list[UInt8Array]) -> list[Float32Array]:
+        """The rows of one pass, the control picture's left out. Raises EmbedderUnavailable."""
+        control = self.control
+        shown = [*crops, control.crop] if control else crops
+        self._pass_since = self._clock()
+        try:
+            with self._metrics.stage("forward_pass"):
+                rows = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, self._embedder.embed_images, shown
+                )
+        except EmbedderUnavailable:
+            raise
+        except Exception as error:
+            # Boundary: whatever the model does, the callers are answered.
+            raise EmbedderUnavailable(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._pass_since = None
+        if len(rows) != len(shown):  # whose row is whose could only be guessed
+            raise EmbedderUnavailable(f"{len(rows)} embeddings for {len(shown)} crops")
+        # Written so that NaN, which compares as False, does not pass either.
+        if control and not float(rows[-1] @ control.embedding) >= _UNCHANGED:
+            raise EmbedderUnavailable("a known picture has another embedding than it had")
+        return list(rows[: len(crops)])
 
 
 def _fail(job: _Job, error: EmbedderUnavailable) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tests.faults.forms import PRIVATE, form, part, upload
 from tests.faults.pictures import Kind
+from tests.faults.proxy import SPOOLED
 from tests.faults.wire import ask
 from tests.faults.world import World
 
@@ -29,7 +30,8 @@ _DIGEST_LENGTH: Final = 64
 # Pictures that no client sends, to see whether all is well again.
 _PROBES: Final = count(500_000_000)
 _PROBES_AT_ONCE: Final = 16
-_RECOVERY_SECONDS: Final = 15.0
+_PROBES_BESIDE: Final = 3
+_RECOVERY_SECONDS: Final = 40.0
 
 _SETTLE_SECONDS: Final = 20.0
 
@@ -79,17 +81,21 @@ class Audit:
             await self.look(world)
 
 
-async def see_recovered(world: World) -> None:
-    """Returns when the proxy takes all of so many simultaneous clean uploads again."""
+async def see_recovered(world: World, *, beside_clients: bool = False) -> None:
+    """Returns when the proxy takes as many clean uploads at once as there are clients.
+
+    beside_clients: while these send theirs, so it is asked to take a few more.
+    """
     with world.broken("recovering"):
-        world.recovery = max(world.recovery, await _recovered(world))
+        seconds = await _recovered(world, _PROBES_BESIDE if beside_clients else _PROBES_AT_ONCE)
+        world.recovery = max(world.recovery, seconds)
     world.is_well()
 
 
-async def _recovered(world: World) -> float:
+async def _recovered(world: World, at_once: int) -> float:
     started = time.monotonic()
     while time.monotonic() < started + _RECOVERY_SECONDS:
-        bodies = [world.ledger.take(Kind.CLEAN, next(_PROBES)) for _ in range(_PROBES_AT_ONCE)]
+        bodies = [world.ledger.take(Kind.CLEAN, next(_PROBES)) for _ in range(at_once)]
         replies = await asyncio.gather(
             *(ask(world.proxy.port, upload(form([part(it)])), seconds=30) for it in bodies)
         )
@@ -98,6 +104,21 @@ async def _recovered(world: World) -> float:
         await asyncio.sleep(0.2)
     world.found("proxies that did not recover", f"not within {_RECOVERY_SECONDS} s")
     return time.monotonic() - started
+
+
+async def look_at_rest(world: World) -> None:
+    """No upload may keep its place on the disk when nobody waits for it any more.
+
+    The spool's own count does not show that: a file without a name lives as long as its handles.
+    """
+    end = time.monotonic() + _SETTLE_SECONDS
+    told = await world.proxy.control()
+    while (told["in_flight"] or told["spooled_bytes"]) and time.monotonic() < end:
+        await asyncio.sleep(0.1)
+        told = await world.proxy.control()
+    await asyncio.sleep(0.1)  # a write that its client has left ends first
+    kept = (await world.proxy.control())["file_kinds"].get(SPOOLED, 0)
+    world.most_kept = max(world.most_kept, kept)
 
 
 async def settled(world: World) -> dict[str, Any]:

@@ -119,15 +119,15 @@ async def _restarts(world: World, progress: Progress) -> None:
     with world.broken("little room"):  # until the restart
         await progress.at(0.1)
         await world.restart_proxy()
-    await see_recovered(world)
+    await see_recovered(world, beside_clients=True)
     await progress.at(0.4)
     with _imports_under_way(world):
         await leftovers.kill(world)
-    await see_recovered(world)
+    await see_recovered(world, beside_clients=True)
     await progress.at(0.7)
     if progress.count >= LONG_RUN // 10:
         await world.restart_proxy()
-        await see_recovered(world)
+        await see_recovered(world, beside_clients=True)
     await progress.at(1.0)
 
 
@@ -171,13 +171,13 @@ async def _model(world: World, progress: Progress) -> None:
     for turn, fault in enumerate(faults):
         await progress.at((turn + 0.5) / len(faults))
         async with world.model_fault(fault):
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(0.4)
 
 
 async def _storm(world: World, progress: Progress) -> None:
     """Anything at any time, pict-rs and the model also at once."""
     rng = random.Random(world.seed)
-    times = 3 if progress.count < LONG_RUN // 10 else 12
+    times = 2 if progress.count < LONG_RUN // 10 else 12
     for turn in range(times):
         await progress.at((turn + 0.5) / times)
         async with world.model_fault(rng.choice(MODEL_FAULTS)):
@@ -209,7 +209,7 @@ async def _turn_inward(world: World) -> None:
     address = address_of("turned-again", world.origins.port, "plain", Kind.CLEAN, _TURNING_NUMBER)
     for _ in range(3):
         await _shown(world, address)
-        await asyncio.sleep(TURN_SECONDS)
+        await asyncio.sleep(0.7)
 
 
 async def _shown(world: World, address: str) -> str:

@@ -34,6 +34,9 @@ CONTROL_PORT: Final = "FAULTS_CONTROL_PORT"
 HANG_SECONDS: Final = 4.0
 
 NONE: Final = "none"
+
+# Of an open file: one without a name, which an upload is spooled to.
+SPOOLED: Final = "spooled"
 MODEL_FAULTS: Final = ("raise", "hang", "memory", "cuda", "nan", "same", "few")
 
 
@@ -177,16 +180,16 @@ class FaultyApp(app.App):
         writer.close()
 
     def _report(self) -> dict[str, Any]:
-        kinds = Counter(thread.name.rpartition("_")[0] for thread in threading.enumerate())
-        kinds_of_files = Counter(map(_target, Path("/proc/self/fd").iterdir()))
+        threads = Counter(thread.name.rpartition("_")[0] for thread in threading.enumerate())
+        files = Counter(map(_target, Path("/proc/self/fd").iterdir()))
         return {
             "faults": dict(self._embedder.counts) if self._embedder else {},
             "lookups": dict(self._fake_resolver.lookups),
             "tasks": len(asyncio.all_tasks()),
-            "task_names": sorted(task.get_name() for task in asyncio.all_tasks()),
-            "threads": dict(kinds),
-            "files": sum(kinds_of_files.values()),
-            "file_kinds": dict(kinds_of_files),
+            "threads": dict(threads),
+            "sockets": files.pop("socket", 0),
+            "files": files.total(),
+            "file_kinds": dict(files),
             "in_flight": self.scanner.in_flight,
             "spooled_bytes": self._spooler.used_bytes if self._spooler else 0,
         }

@@ -69,6 +69,7 @@ async def _phase(result: Result, phase: phases.Phase, number: int, requests: int
     following = await phases.run_phase(result.world, result.tally, phase, number, requests)
     result.phases.append((phase.name, following - number, time.monotonic() - started))
     await _look(result)
+    await checks.look_at_rest(result.world)
     sys.stderr.write(
         f"{phase.name}: {following - number} requests, {time.monotonic() - started:.1f} s\n"
     )

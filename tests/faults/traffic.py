@@ -1,5 +1,6 @@
 """A plan, carried out: what is sent on each road, and what its answer must look like."""
 
+import hashlib
 import time
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -175,9 +176,10 @@ async def _read(world: World, plan: Plan) -> Outcome:
         case _:
             pass
     reply = await _ask(world, plan, forms.read(target, method, *lines))
-    is_whole = reply.status == HTTPStatus.OK and reply.is_picture and method == "GET"
-    if known and is_whole and world.ledger.note(reply.body, "other bytes") not in known.digests:
-        world.found("reads with other bytes than were stored", alias)
+    is_whole = reply.status == HTTPStatus.OK and reply.silence is None and method == "GET"
+    digest = hashlib.sha256(reply.body).hexdigest()
+    if known and is_whole and reply.is_picture and digest not in known.digests:
+        world.found("reads with other bytes than were stored", f"{plan}, {alias}")
     ok = reply.status in {200, 204, 206, 304}
     return Outcome(plan, reply, ok)
 
@@ -264,7 +266,6 @@ def _look_at(world: World, outcome: Outcome) -> None:
     """Notes what no answer may be, whatever is broken."""
     plan, reply = outcome.plan, outcome.reply
     what = str(plan)
-    takes = plan.road in _TAKING
     if reply.silence is None and not _is_proper(plan, reply):
         told = reply.body[:80]
         world.found("answers that are no JSON with msg", f"{what}: {reply.status} {told!r}")
@@ -272,9 +273,11 @@ def _look_at(world: World, outcome: Outcome) -> None:
         shown = world.ledger.kind_of_body(reply.body) if reply.body else "clean"
         if shown in {Kind.BLOCKED, Kind.UNREADABLE} and reply.silence is None:
             world.found("blocked pictures shown", what)
-    if takes and not plan.is_by_address and plan.kind is not Kind.CLEAN and reply.is_success:
+    takes = plan.road in _TAKING and not plan.is_by_address
+    if takes and plan.kind is not Kind.CLEAN and reply.is_success:
         world.found("blocked pictures accepted", f"{what}: {reply.status}")
-    if plan.kind is Kind.CLEAN and takes and reply.code == "failed-external-validation":
+    is_refused = reply.code == "failed-external-validation"
+    if plan.kind is Kind.CLEAN and (takes or plan.is_fair) and is_refused:
         world.found("clean pictures refused as unsafe", f"{what}: {reply.json['msg']}")
 
 

@@ -128,6 +128,7 @@ class World:
     left_by_kill: set[str] = field(default_factory=set)
     swept: int = 0
     recovery: float = 0.0
+    most_kept: int = 0
     notes: list[str] = field(default_factory=list)
     proxy_up: asyncio.Event = field(default_factory=asyncio.Event)
 

@@ -201,11 +201,11 @@ class Scanner:
         # it when others wait for the same digest.
         view = media.map() if media.size_bytes else b""
         scan = partial(self._scan_new, view, media.sha256, model, deadline)
-        try:
+        # Not `from` the time-out: its frames lead back to the task, and would keep the view mapped.
+        with suppress(TimeoutError):
             async with asyncio.timeout(deadline.left):
                 return await self._cache.scan_once(key, scan), False
-        except TimeoutError as error:
-            raise ScanTimeout("no verdict in time") from error
+        raise ScanTimeout("no verdict in time")
 
     async def _scan_new(
         self, view: mmap.mmap | bytes, sha256: str, model: Model, deadline: Deadline

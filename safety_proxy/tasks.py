@@ -88,6 +88,9 @@ class SingleFlight(Generic[K, T]):
                 # Nobody is left to hear of an error that the cancelling brings about.
                 flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
                 flight.task.cancel()
+            # An error's frames must not lead back to it: whatever else they hold, a picture among
+            # it, would live on until the next collection.
+            del flight
 
     async def _fly(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

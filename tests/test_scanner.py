@@ -1,6 +1,7 @@
 """Tests of safety_proxy/scanner.py: the main path from bytes to a verdict."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pytest
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.deadline import Deadline
-from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanTimeout
+from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanError, ScanTimeout
 from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import Policy
@@ -366,6 +367,30 @@ async def test_others_are_answered_though_the_first_closed_its_media() -> None:
         assert (await follower).action is Action.BLOCK
         second.close()
         assert it.embedder.batches == [1]
+
+
+async def test_pictures_of_failed_scans_are_let_go_at_once(
+    spooled: Callable[[], set[str]],
+) -> None:
+    """Not at some collection later: under load they would fill the disk that they lie on."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with scanning(scan={"timeout_seconds": 0.2, "queue_limit": 3}) as it:
+            for n, failure in enumerate((RuntimeError("on purpose"), None)):
+                it.embedder.error = failure
+                if failure is None:
+                    it.embedder.go.clear()  # it hangs
+                media = [await media_of(plain((n, k, 9))) for k in range(5)] * 2
+                scans = [it.scanner.scan(one, soon()) for one in media]
+                outcomes = await asyncio.gather(*scans, return_exceptions=True)
+                assert {isinstance(outcome, ScanError) for outcome in outcomes} == {True}
+                for one in media:
+                    one.close()
+                del scans, outcomes, media
+        await until(lambda: not spooled())
+    finally:
+        gc.enable()
 
 
 async def test_model_that_gives_nan_never_clears() -> None:

@@ -100,6 +100,7 @@ class Batcher:
         finally:
             if job in self._waiting:
                 self._waiting.remove(job)
+            del job  # which holds the error whose frames would hold it
 
     async def aclose(self) -> None:
         """Waits for the pass under way; who still waits gets EmbedderUnavailable."""
@@ -154,7 +155,7 @@ class Batcher:
 
     def _give_up(self, job: _Job, error: EmbedderUnavailable) -> None:
         self.failing = True
-        _fail(job, error)
+        _fail(job, EmbedderUnavailable(str(error)))  # a new one: its frames hold the whole batch
 
     async def _forward(self, crops: list[UInt8Array]) -> list[Float32Array]:
         """Rows for all crops; more than the limit (one long animation) take several passes."""

@@ -6,7 +6,7 @@ Source: pict-rs 0.5.25 `src/lib.rs`, `configure_endpoints`.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Self
@@ -32,6 +32,7 @@ class _Row:
     path: str
     kind: Kind = Kind.PASS
     by_address: Kind | None = None  # what it is with `?proxy=`
+    keys: str = ""  # of its query, where it passes; beside the source and operations of by_address
 
 
 # `*` stands for any segment that is not empty, `process.*` for one that begins so.
@@ -39,7 +40,7 @@ _TABLE = (
     _Row("GET", "healthz"),
     _Row("POST", "image", Kind.UPLOAD),
     _Row("POST", "image/backgrounded", Kind.UPLOAD),
-    _Row("GET", "image/backgrounded/claim"),
+    _Row("GET", "image/backgrounded/claim", keys="upload_id"),
     _Row("GET", "image/download", Kind.DOWNLOAD),
     _Row("GET DELETE", "image/delete/*/*"),
     _Row("GET HEAD", "image/original/*"),
@@ -53,13 +54,13 @@ _TABLE = (
     _Row("GET", "image/details/process.*", by_address=Kind.LOOKUP),
     _Row("GET", "image/blurhash", by_address=Kind.PROXIED),
     _Row("POST", "internal/import", Kind.UPLOAD),
-    _Row("GET", "internal/hashes"),
+    _Row("GET", "internal/hashes", keys="limit slug timestamp"),
     _Row("POST", "internal/purge", by_address=Kind.FORGET),
     _Row("POST", "internal/delete", by_address=Kind.FORGET),
     _Row("GET", "internal/aliases", by_address=Kind.LOOKUP),
     _Row("GET", "internal/identifier", by_address=Kind.LOOKUP),
     _Row("POST", "internal/set_not_found"),
-    _Row("POST", "internal/prune_missing"),
+    _Row("POST", "internal/prune_missing", keys="force"),
     _Row("DELETE", "internal/variants"),
     _Row("POST", "internal/export"),
     _Row("GET", "internal/limits"),  # 0.6
@@ -93,7 +94,8 @@ class Route:
     """A request that pict-rs has a route for.
 
     method, path: what pict-rs is asked; the path is written anew, escaped, with a leading slash.
-    query: of PASS as it came, byte for byte; of all others written anew, without the address.
+    query: of PASS what pict-rs reads of it, byte for byte; of all others written anew, without the
+    address.
     address: of DOWNLOAD, PROXIED, LOOKUP and FORGET, as the client meant it.
     """
 
@@ -130,7 +132,7 @@ def resolve(method: str, raw_path: str, raw_query: str) -> Route:
         return _download(raw_query)
     if row.by_address is not None:
         return _by_source(row.by_address, method, path, raw_query)
-    return Route(row.kind, method, path, raw_query)
+    return Route(row.kind, method, path, _only(row.keys.split(), raw_query))
 
 
 def _is_text(raw: str) -> bool:
@@ -159,7 +161,7 @@ def _by_source(by_address: Kind, method: str, path: str, raw_query: str) -> Rout
         # A doubled source makes pict-rs fall through to the next kind of source.
         raise MalformedRequest("More than one source in the query", code="invalid-query")
     if not sources or sources[0][0] != "proxy":
-        return Route(Kind.PASS, method, path, raw_query)
+        return Route(Kind.PASS, method, path, _only(_SOURCES | _OPERATIONS, raw_query))
     operations = write_query(pair for pair in pairs if pair[0] in _OPERATIONS)
     return Route(by_address, method, path, operations, sources[0][1])
 
@@ -187,6 +189,12 @@ def parse_query(raw_query: str) -> list[tuple[str, str]]:
     """Decoded pairs, split and decoded as pict-rs does it (`form_urlencoded`)."""
     pairs = (part.partition("=") for part in raw_query.split("&") if part)
     return [(_decode(key), _decode(value)) for key, _, value in pairs]
+
+
+def _only(keys: Collection[str], raw_query: str) -> str:
+    """A query with these keys alone, each as it came: pict-rs logs whatever else is in it."""
+    parts = raw_query.split("&")
+    return "&".join(part for part in parts if _decode(part.partition("=")[0]) in keys)
 
 
 def _decode(text: str) -> str:

@@ -161,8 +161,8 @@ class ProxyServer:
         try:
             outcomes = await asyncio.gather(*scans)
         finally:
-            for scan in scans:
-                scan.cancel()  # those of the others, when one of them failed or the client left
+            while scans:  # emptied, so that the frame of an error does not hold the error
+                scans.pop().cancel()  # the others', when one of them failed or the client left
         cleared: list[Cleared] = []
         for number, outcome in enumerate(outcomes, start=1):
             if isinstance(outcome, Verdict):

@@ -199,6 +199,7 @@ async def _while_there(connection: Connection, work: Coroutine[Any, Any, T]) -> 
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+        del working  # whose error has this frame, which would hold it
 
 
 def _judged(verdict: Verdict) -> Answer:

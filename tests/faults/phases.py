@@ -171,7 +171,18 @@ async def _model(world: World, progress: Progress) -> None:
     for turn, fault in enumerate(faults):
         await progress.at((turn + 0.5) / len(faults))
         async with world.model_fault(fault):
-            await asyncio.sleep(0.4)
+            await asyncio.gather(_send_blocked(world, turn), asyncio.sleep(0.4))
+
+
+async def _send_blocked(world: World, turn: int) -> None:
+    """Pictures that a model with a fault must not let in, whatever else is sent meanwhile."""
+    numbers = (_BLOCKED_NUMBER + turn * _BLOCKED_AT_ONCE + it for it in range(_BLOCKED_AT_ONCE))
+    bodies = [world.ledger.take(Kind.BLOCKED, number) for number in numbers]
+    requests = [forms.upload(forms.form([forms.part(body)])) for body in bodies]
+    replies = await asyncio.gather(*(ask(world.proxy.port, it, seconds=30) for it in requests))
+    for reply in replies:
+        if reply.is_success:
+            world.found("blocked pictures accepted", f"while the model was broken: {reply.status}")
 
 
 async def _storm(world: World, progress: Progress) -> None:
@@ -227,7 +238,11 @@ _AFTER_TURN: Final = {
     "turns-clean": "clean",
     "turns-inside": "clean",
 }
-_TURNING_NUMBER: Final = 900_000
+
+# Numbers that no client takes.
+_TURNING_NUMBER: Final = 600_000_000
+_BLOCKED_NUMBER: Final = 700_000_000
+_BLOCKED_AT_ONCE: Final = 4
 _TURN_WITHIN_SECONDS: Final = 8.0
 
 WARM: Final = Phase("warm", 0.12, 40, Mix(), _nothing)

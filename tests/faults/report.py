@@ -18,7 +18,9 @@ _MEBIBYTE: Final = 1024 * 1024
 # verdicts fills up to its limit.
 _GROWTH: Final = 1.15
 _GROWTH_BYTES: Final = 48 * _MEBIBYTE
-_MORE_KEPT: Final = 3
+
+# Of uploads that failed just now: a few may wait for the garbage collector.
+_MORE_KEPT: Final = CLIENTS
 
 # Connections to pict-rs are kept for the next reads, one a client at most.
 _MORE: Final = {"tasks": 3, "files": 3, "sockets": CLIENTS}

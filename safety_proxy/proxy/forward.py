@@ -105,11 +105,13 @@ class Pictrs:
                     allow_redirects=False,
                 ) as answer,
             ):
+                stored = await answer.read()
+                if answer.status >= HTTPStatus.BAD_REQUEST and not stored:
+                    # As pict-rs answers at the deadline; Lemmy needs JSON from an upload.
+                    raise _refusal(answer.status, stored)
                 answer_headers = headers.from_pictrs(answer.headers)
                 answer_headers.popall(hdrs.CONTENT_LENGTH, None)  # set by what is sent
-                return web.Response(
-                    status=answer.status, headers=answer_headers, body=await answer.read()
-                )
+                return web.Response(status=answer.status, headers=answer_headers, body=stored)
 
     async def store_as(self, alias: str, file: Cleared, deadline: Deadline) -> None:
         """Stores a picture under an alias chosen here.
@@ -277,7 +279,7 @@ def _refusal(status: int, body: object) -> UpstreamRefused:
         told = json.loads(body if isinstance(body, bytes) else b"")
         return UpstreamRefused(str(told["msg"]), status=status, code=str(told["code"]))
     except (ValueError, KeyError, TypeError):
-        return UpstreamRefused("The image server refused", status=status)
+        return UpstreamRefused(f"The image server answered {status}", status=status)
 
 
 @contextmanager

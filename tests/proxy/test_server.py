@@ -469,6 +469,21 @@ async def test_pictrs_that_hangs_is_given_up_at_the_deadline(
     assert_pictrs_error(answer.body, "upstream-error")
 
 
+@pytest.mark.parametrize("status", [408, 404, 500, 503])
+async def test_error_of_pictrs_without_a_word_gets_one(
+    status: int, client: ClientSession, proxy: Running, pictrs: FakeServer
+) -> None:
+    """At the deadline it answers 408 and nothing; Lemmy needs JSON with `msg`."""
+
+    async def refuse(request: web.BaseRequest, received: Received) -> web.StreamResponse:
+        return web.Response(status=status)
+
+    pictrs.answer = refuse
+    answer = await upload(client, proxy.url, plain(RED))
+    assert answer.status == status
+    assert_pictrs_error(answer.body, "upstream-error")
+
+
 async def test_uploads_share_the_room_for_what_is_being_received(
     client: ClientSession, pictrs: FakeServer
 ) -> None:

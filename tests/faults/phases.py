@@ -3,10 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from safety_proxy.tasks import spawn
 from tests.faults import forms, leftovers
@@ -50,7 +50,7 @@ class Progress:
             await self._moved.wait_for(lambda: self.sent >= share * self.count)
 
 
-Director = Callable[[World, Progress], Awaitable[None]]
+Director = Callable[[World, Progress], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ async def run_phase(world: World, tally: Tally, phase: Phase, start: int, reques
     """Sends its requests, and more until its faults have all been; the next free number."""
     count = max(phase.least, round(phase.share * requests))
     progress = Progress(count)
-    directing = spawn(_directed(phase.direct, world, progress), name=f"faults of {phase.name}")
+    directing = spawn(phase.direct(world, progress), name=f"faults of {phase.name}")
     numbers = _numbers(start, start + count, directing)
 
     async def client() -> None:
@@ -86,10 +86,6 @@ async def run_phase(world: World, tally: Tally, phase: Phase, start: int, reques
         for task in (directing, *clients):
             task.cancel()
     return start + max(count, progress.sent)
-
-
-async def _directed(direct: Director, world: World, progress: Progress) -> None:
-    await direct(world, progress)
 
 
 def _numbers(start: int, end: int, directing: "asyncio.Task[None]") -> Iterator[int]:

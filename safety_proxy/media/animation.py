@@ -1,0 +1,179 @@
+"""An animation -> the frames that are judged: composed as a browser does, one at a time.
+
+A format's own module finds the cels: the images in the file, where each goes on the canvas, what it
+does to what is there, and how long it is shown. Here they are decoded one by one and put together.
+Of the frames that come out, `Selection` keeps the crops of those that are judged; no more than one
+canvas is in memory.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from PIL import Image
+
+from safety_proxy.crops import CropSpec
+from safety_proxy.errors import UndecodableImage
+from safety_proxy.media.bounds import (
+    Bounds,
+    Code,
+    Frame,
+    check_frame,
+    check_total,
+    joined,
+    undecodable,
+)
+from safety_proxy.media.likeness import thumb_of
+from safety_proxy.media.selection import Selection
+from safety_proxy.media.stills import Picture, frames_of
+
+# Browsers show frames of 10 ms and less for 100 ms, since animations from the slow days rely on it:
+# Blink's BitmapImage, Gecko's FrameTimeout, WebKit's ImageFrameAnimator.
+_TOO_SHORT_SECONDS: Final = 0.0105
+_USUAL_SECONDS: Final = 0.1
+
+# What the tiniest frame costs all the same: the default bound allows 20,000 of them.
+_LEAST_PIXELS: Final = 100_000
+
+# Crops of one animation, whatever `Bounds.frames` allows: 80 MB of them.
+_MOST_CROPS: Final = 480
+
+
+class Dispose(Enum):
+    """What becomes of a cel's place before the next one comes."""
+
+    KEEP = auto()
+    CLEAR = auto()
+    RESTORE = auto()  # as it was before the cel
+
+
+@dataclass(frozen=True, slots=True)
+class Cel:
+    """An image of an animation, not yet decoded.
+
+    at: left, top on the canvas. size: width, height.
+    blends: put over what is there; else it replaces that, transparency and all.
+    decode: gives an image of that size, or raises what the decoder raises.
+    """
+
+    at: tuple[int, int]
+    size: tuple[int, int]
+    seconds: float
+    blends: bool
+    dispose: Dispose
+    decode: Callable[[], Image.Image]
+
+
+def shown_seconds(seconds: float) -> float:
+    """How long browsers show a frame that asks for this long."""
+    return _USUAL_SECONDS if seconds <= _TOO_SHORT_SECONDS else seconds
+
+
+def check_animation(size: tuple[int, int], count: int, bounds: Bounds) -> None:
+    """Raises UndecodableImage if so many frames of this size are too large, one or all of them."""
+    check_frame(*size, bounds)
+    check_total(max(_LEAST_PIXELS, size[0] * size[1]) * count, bounds)
+
+
+def frames_of_cels(
+    size: tuple[int, int],
+    cels: Sequence[Cel],
+    spec: CropSpec,
+    bounds: Bounds,
+    *,
+    show: Callable[[Image.Image], Picture] = Picture,
+    where: str = "",
+    few: bool = False,
+) -> list[Frame]:
+    """The frames of an animation that are judged; those of a still, if it has but one.
+
+    size: of the canvas. show: what the file says of colors and orientation, said of a frame.
+    Raises UndecodableImage if the first cel cannot be decoded, or the whole is too large. Where a
+    later one cannot, the animation ends there, as in a browser.
+    """
+    check_animation(size, len(cels), bounds)
+    for cel in cels:
+        check_frame(*cel.size, bounds)
+    drawn = ((show(image), seconds) for image, seconds in _draw(size, cels))
+    return judged(drawn, spec, bounds, where=where, few=few)
+
+
+def judged(
+    pictures: Iterator[tuple[Picture, float]],
+    spec: CropSpec,
+    bounds: Bounds,
+    *,
+    where: str,
+    few: bool,
+) -> list[Frame]:
+    """Those frames that are judged of all that come by, each with the seconds that it is shown.
+
+    A picture need not stay as it is once the next one is asked for.
+    """
+    selection: Selection[list[Frame]] | None = None
+    shown = 0.0
+    picture: Picture | None = None
+    for count, (picture, seconds) in enumerate(pictures, 1):
+        name = joined(where, f"frame {count} at {shown:.2f} s")
+        # By its end: what is shown for long is due even if it begins a moment early.
+        shown += shown_seconds(seconds)
+
+        def take(picture: Picture = picture, name: str = name) -> list[Frame]:
+            return list(frames_of(picture, spec, where=name, few=True))
+
+        if selection is None:
+            most = min(bounds.frames, _MOST_CROPS // len(take()))
+            selection = Selection(max(2, most), bounds.gap_seconds, bounds.salt)
+        selection.offer(shown, thumb_of(picture.image), take)
+    if selection is None or picture is None:
+        raise undecodable(Code.DAMAGED, "an animation without a frame that can be decoded")
+    chosen = selection.chosen()
+    if len(chosen) == 1:  # a still after all, and looked at as closely
+        return list(frames_of(picture, spec, where=where, few=few))
+    frames = [frame for crops in chosen for frame in crops]
+    if len(frames) > 2 * _MOST_CROPS:
+        raise undecodable(Code.TOO_LARGE, f"an animation that takes {len(frames)} crops")
+    return frames
+
+
+def _draw(size: tuple[int, int], cels: Sequence[Cel]) -> Iterator[tuple[Image.Image, float]]:
+    """What is on the canvas after each cel, RGBA, and for how many seconds."""
+    canvas = Image.new("RGBA", size)
+    for number, cel in enumerate(cels):
+        left, top = cel.at
+        box = (left, top, min(left + cel.size[0], size[0]), min(top + cel.size[1], size[1]))
+        is_seen = box[0] < box[2] and box[1] < box[3]
+        before = canvas.crop(box) if is_seen and cel.dispose is Dispose.RESTORE else None
+        if is_seen:
+            image = _decoded(cel, is_first=number == 0)
+            if image is None:
+                return
+            _put(canvas, image.crop((0, 0, box[2] - box[0], box[3] - box[1])), cel)
+        yield canvas, cel.seconds
+        if is_seen and cel.dispose is Dispose.CLEAR:
+            canvas.paste((0, 0, 0, 0), box)
+        elif before is not None:
+            canvas.paste(before, box)
+
+
+def _decoded(cel: Cel, *, is_first: bool) -> Image.Image | None:
+    """None where an animation breaks off."""
+    try:
+        return cel.decode()
+    except Exception as error:
+        if not is_first:
+            return None
+        if isinstance(error, UndecodableImage):
+            raise
+        message = f"decoder failed: {type(error).__name__}: {error}"
+        raise undecodable(Code.DAMAGED, message) from error
+
+
+def _put(canvas: Image.Image, image: Image.Image, cel: Cel) -> None:
+    if not image.has_transparency_data:
+        canvas.paste(image.convert("RGB"), cel.at)
+    elif cel.blends:
+        canvas.alpha_composite(image.convert("RGBA"), cel.at)
+    else:
+        canvas.paste(image.convert("RGBA"), cel.at)

@@ -1,0 +1,176 @@
+"""GIF: its blocks -> the cels of an animation. A GIF is one for pict-rs even with a single image.
+
+Each image becomes a small GIF of its own for the decoder, so that what is done with them is done
+here, the way browsers do it: cleared is transparent, whatever the background color says; what
+reaches over the canvas is cut off, unless the first image is larger than it.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
+
+from safety_proxy.crops import CropSpec
+from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.bounds import Bounds, Code, Frame, undecodable
+from safety_proxy.media.rest import Rest
+from safety_proxy.media.window import Spliced, Window
+
+_BLOCK: Final = re.compile(rb"[,!;]")
+_IMAGE: Final = 0x2C
+_EXTENSION: Final = 0x21
+_CONTROL: Final = 0xF9
+
+# 4 was written for 3 by early programs, and is read so.
+_DISPOSALS: Final = {2: Dispose.CLEAR, 3: Dispose.RESTORE, 4: Dispose.RESTORE}
+
+# Data comes in blocks of up to 255 bytes: as many as 120 MB have.
+_MOST_BLOCKS: Final = 500_000
+
+
+@dataclass(slots=True)
+class _Control:
+    """The graphic control extension before an image."""
+
+    seconds: float = 0.0
+    dispose: Dispose = Dispose.KEEP
+    transparent: int | None = None
+
+
+@dataclass(slots=True)
+class _Gif:
+    """A GIF on its way through the parser; `end`: where it is over, if it says so."""
+
+    window: Window
+    bounds: Bounds
+    size: tuple[int, int] = (0, 0)
+    palette: bytes = b""
+    cels: list[Cel] = field(default_factory=list)
+    end: int | None = None
+    blocks: int = 0
+    data_bytes: int = 0
+
+    def parse(self) -> None:
+        """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
+        self.size = (self.window.number(6, 2, little=True), self.window.number(8, 2, little=True))
+        self.palette, at = self._palette(10, 13)
+        control = _Control()
+        while (found := self.window.search(_BLOCK, at)) is not None:
+            self._count()
+            at = found + 1
+            match self.window.byte(found):
+                case 0x2C:
+                    at = self._image(at, control)
+                    control = _Control()
+                case 0x21:
+                    if self.window[at : at + 2] == bytes((_CONTROL, 4)):
+                        control = self._control(at + 2)
+                    at = self._skip(at + 1)
+                case _:
+                    self.end = at
+                    return
+
+    def _count(self) -> None:
+        self.blocks += 1
+        if self.blocks > _MOST_BLOCKS:
+            raise undecodable(Code.TOO_LARGE, f"a GIF of over {_MOST_BLOCKS} blocks")
+
+    def _palette(self, flags_at: int, at: int) -> tuple[bytes, int]:
+        """A color table, if the flags say that there is one, and where it ends."""
+        flags = self.window.number(flags_at, 1)
+        if not flags & 0x80:
+            return b"", at
+        end = at + (6 << (flags & 7))
+        return self.window[at:end], end
+
+    def _control(self, at: int) -> _Control:
+        flags, delay, transparent = struct.unpack("<BHB", self.window[at : at + 4].ljust(4, b"\0"))
+        return _Control(
+            delay / 100,
+            _DISPOSALS.get(flags >> 2 & 7, Dispose.KEEP),
+            transparent if flags & 1 else None,
+        )
+
+    def _skip(self, at: int) -> int:
+        """Where the data blocks that begin at `at` end, their empty one included."""
+        window, size = self.window, len(self.window)
+        while at < size and (length := window.byte(at)):
+            self._count()
+            at += 1 + length
+        return at + 1
+
+    def _image(self, at: int, control: _Control) -> int:
+        """Takes in the image whose descriptor is at `at`; where it ends."""
+        descriptor = self.window[at : at + 9]
+        if len(descriptor) < 9:  # noqa: PLR2004 -- its size; the file breaks off
+            return len(self.window)
+        left, top, width, height, flags = struct.unpack("<4HB", descriptor)
+        palette, data = self._palette(at + 8, at + 9)
+        end = self._skip(data + 1)
+        if width and height and end > data + 2:
+            if not self.cels:  # the canvas is at least as large as the first image
+                self.size = (max(self.size[0], left + width), max(self.size[1], top + height))
+            single = _Single(
+                self.window.part(data, end),
+                (width, height),
+                palette or self.palette,
+                interlaced=bool(flags & 0x40),
+                transparent=control.transparent,
+            )
+            cel = Cel(
+                (left, top), (width, height), control.seconds, True, control.dispose, single.decode
+            )
+            self.cels.append(cel)
+            check_animation(self.size, len(self.cels), self.bounds)
+        return end
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """One image of a GIF, with all that its decoder needs."""
+
+    data: Window
+    size: tuple[int, int]
+    palette: bytes
+    interlaced: bool
+    transparent: int | None
+
+    def decode(self) -> Image.Image:
+        with GifImageFile(Spliced(self._pieces()).as_file()) as image:
+            image.load()
+            if self.transparent is None:
+                return image.convert("RGB")
+            image.info["transparency"] = self.transparent
+            return image.convert("RGBA")
+
+    def _pieces(self) -> Iterator[Window | bytes]:
+        bits = max(0, (max(1, len(self.palette) // 3) - 1).bit_length() - 1)
+        flags = 0x80 | bits if self.palette else 0
+        yield b"GIF89a" + struct.pack("<2H3B", *self.size, flags, 0, 0)
+        yield self.palette.ljust(6 << bits, b"\0") if self.palette else b""
+        if self.transparent is not None:
+            yield bytes((_EXTENSION, _CONTROL, 4, 1, 0, 0, self.transparent, 0))
+        yield struct.pack("<B4HB", _IMAGE, 0, 0, *self.size, 0x40 if self.interlaced else 0)
+        yield self.data
+        yield b"\0;"
+
+
+def read_gif(
+    window: Window, spec: CropSpec, bounds: Bounds, *, where: str = "", few: bool = False
+) -> tuple[list[Frame], list[Rest]]:
+    """The frames of a GIF that are judged, and what else the file holds.
+
+    Of one that breaks off, what can be decoded. Raises UndecodableImage if that is nothing.
+    """
+    gif = _Gif(window, bounds)
+    gif.parse()
+    if not gif.cels:
+        raise undecodable(Code.DAMAGED, "a GIF without an image")
+    frames = frames_of_cels(gif.size, gif.cels, spec, bounds, where=where, few=few)
+    if gif.end is None:
+        return frames, []
+    return frames, [Rest("after the end", window.part(gif.end), is_tail=True)]

@@ -1,0 +1,141 @@
+"""JPEG XL: a still, decoded once its header says that it is one and how large it is.
+
+The decoder has no bounds of its own, and of an animation it gives the last frame alone: so those
+are refused, as long as it does. Bits of the header: ISO/IEC 18181-1, annex D.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from safety_proxy.crops import CropSpec
+from safety_proxy.media.bounds import Bounds, Code, Frame, check_frame, undecodable
+from safety_proxy.media.boxes import boxes
+from safety_proxy.media.color import ColorNotes
+from safety_proxy.media.jpeg import read_jpeg
+from safety_proxy.media.rest import Rest
+from safety_proxy.media.stills import Picture, frames_of
+from safety_proxy.media.window import Window
+
+try:
+    from pillow_jxl import Decoder
+except ImportError:  # pragma: no cover -- the package depends on it; a build may lack it
+    Decoder = None
+
+_CODESTREAM: Final = b"\xff\x0a"
+_HEAD_BYTES: Final = 64
+_RATIOS: Final = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+
+
+@dataclass(slots=True)
+class _Bits:
+    """Reads numbers of some bits, the lowest first."""
+
+    raw: int
+    left: int
+
+    @classmethod
+    def of(cls, data: bytes) -> "_Bits":
+        return cls(int.from_bytes(data, "little"), 8 * len(data))
+
+    def take(self, count: int) -> int:
+        """The next number. Raises EOFError past the end."""
+        if count > self.left:
+            raise EOFError("a JPEG XL without its header")
+        number = self.raw & (1 << count) - 1
+        self.raw >>= count
+        self.left -= count
+        return number
+
+    def side(self, *, small: bool) -> int:
+        """A width or height."""
+        if small:
+            return 8 * (self.take(5) + 1)
+        return self.take((9, 13, 18, 30)[self.take(2)]) + 1
+
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        small = bool(self.take(1))
+        height = self.side(small=small)
+        ratio = self.take(3)
+        if not ratio:
+            return self.side(small=small), height
+        return height * _RATIOS[ratio][0] // _RATIOS[ratio][1], height
+
+
+def has_decoder() -> bool:
+    """Whether this build reads JPEG XL."""
+    return Decoder is not None
+
+
+def _head(window: Window) -> bytes:
+    """The first bytes of the codestream, which a container may hold in parts."""
+    if window[0:2] == _CODESTREAM:
+        return window[0:_HEAD_BYTES]
+    head = b""
+    for box in boxes(window):
+        skipped = {b"jxlc": 0, b"jxlp": 4}.get(box.kind)
+        if skipped is not None:
+            head += window[box.content + skipped : box.end][:_HEAD_BYTES]
+        if len(head) >= _HEAD_BYTES:
+            break
+    return head
+
+
+def _check(window: Window, bounds: Bounds) -> None:
+    """Raises UndecodableImage for what is too large, no still, or no JPEG XL."""
+    head = _head(window)
+    if not head.startswith(_CODESTREAM):
+        raise undecodable(Code.DAMAGED, "a JPEG XL without its picture")
+    bits = _Bits.of(head[2:])
+    check_frame(*bits.size(), bounds)
+    if bits.take(1):  # everything else as usual
+        return
+    if bits.take(1):
+        bits.take(3)  # the orientation, which the decoder heeds
+        if bits.take(1):
+            bits.size()  # at which it would like to be shown
+        has_preview, has_animation = bits.take(1), bits.take(1)
+        if has_preview or has_animation:
+            what = "a preview" if has_preview else "an animation"
+            raise undecodable(Code.UNSUPPORTED_TYPE, f"a JPEG XL with {what}")
+
+
+def _decoded(window: Window) -> tuple[bytes, Image.Image | None, bytes | None]:
+    """The JPEG that the file was made from, if it was, else the picture and its profile."""
+    try:
+        is_jpeg, info, data, icc, _ = Decoder(num_threads=0)(window.bytes())
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of its Rust code, and no Exception
+            raise
+        raise undecodable(Code.DAMAGED, f"decoder failed: {error}") from error
+    if is_jpeg:
+        return bytes(data), None, None
+    size = (info.width, info.height)
+    if info.mode == "F;16":
+        floats = np.frombuffer(data, np.float16).reshape(size[1], size[0])
+        return b"", Image.fromarray(floats.astype(np.float32)), icc
+    return b"", Image.frombytes(info.mode, size, data), icc
+
+
+def read_jxl(
+    window: Window, spec: CropSpec, bounds: Bounds, *, where: str = "", few: bool = False
+) -> tuple[list[Frame], list[Rest]]:
+    """The frames of a JPEG XL, and what else the file holds.
+
+    Raises UndecodableImage, also for an animation and where the build has no decoder.
+    """
+    _check(window, bounds)
+    if Decoder is None:
+        raise undecodable(Code.UNSUPPORTED_TYPE, "this build reads no JPEG XL")
+    rest = Rest("metadata", window.part(_HEAD_BYTES))
+    jpeg, image, icc = _decoded(window)
+    if image is None:
+        frames, rests = read_jpeg(Window(jpeg), spec, bounds, where=where, few=few)
+        return frames, [rest, *rests]
+    picture = Picture(image, ColorNotes(icc=icc))
+    return list(frames_of(picture, spec, where=where, few=few)), [rest]

@@ -1,0 +1,76 @@
+"""How different two pictures look, cheaply: as thumbnails of 32 x 32, compared cell by cell.
+
+A cell is an eighth of the width by an eighth of the height. Pictures are as different as their
+most different cells, so that a picture within the picture counts as much as a change everywhere.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from safety_proxy.crops import UInt8Array
+
+Thumb = NDArray[np.int16]
+
+_SIDE: Final = 32
+_CELL: Final = 4
+
+# Levels of 255 by which a cell differs, as the mean over its pixels and channels. What is below
+# EQUAL is the same picture saved twice; below ALIKE nobody would call it another.
+EQUAL: Final = 3.0
+ALIKE: Final = 24.0
+
+
+def thumb_of(image: Image.Image) -> Thumb:
+    """(32, 32, C) int16 of 0 to 255; C is 4 for every mode with transparency, 3 for every other.
+
+    What is transparent counts as little as it is seen: colors are multiplied by alpha.
+    """
+    if image.mode in {"1", "P"}:
+        image = image.convert("RGB")
+    # Averaging by whole factors first costs a tenth of doing all of it exactly.
+    factors = max(1, image.width // (2 * _SIDE)), max(1, image.height // (2 * _SIDE))
+    small = image.reduce(factors) if max(factors) > 1 else image
+    mode = {"LA": "RGBa", "RGBA": "RGBa", "L": "RGB"}.get(image.mode, image.mode)
+    if image.mode == "LA":
+        small = small.convert("RGBA")
+    small = small if small.mode == mode else small.convert(mode)
+    return np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BOX)).astype(np.int16)
+
+
+def thumb_of_crop(crop: UInt8Array) -> Thumb:
+    """The same of a crop."""
+    return thumb_of(Image.fromarray(crop))
+
+
+def distance(one: Thumb, other: Thumb) -> float:
+    """By how many levels, 0 to 255, the most different cells of two thumbnails differ."""
+    return float(distances(one[None], other)[0])
+
+
+def distances(several: NDArray[np.int16], other: Thumb) -> NDArray[np.float64]:
+    """(N,) of (N, 32, 32, C): the distance of each from `other`."""
+    return _worst_cell(np.abs(several - other))
+
+
+def shows_more(thumb: Thumb, others: NDArray[np.int16]) -> float:
+    """By how many levels the most different cell shows what none of the (N, 32, 32, C) shows."""
+    difference = np.abs(others - thumb).min(axis=0)
+    return float(_worst_cell(difference[None])[0])
+
+
+def turned_distance(one: Thumb, other: Thumb) -> float:
+    """The distance of the two where one may lie on its side, upside down or mirrored."""
+    turns = [np.rot90(one, quarters) for quarters in range(4)]
+    turns += [turn[:, ::-1] for turn in turns]
+    return float(distances(np.stack(turns), other).min())
+
+
+def _worst_cell(differences: NDArray[np.int16]) -> NDArray[np.float64]:
+    count, _, _, channels = differences.shape
+    cells = _SIDE // _CELL
+    by_cell = differences.reshape(count, cells, _CELL, cells, _CELL, channels)
+    worst: NDArray[np.float64] = by_cell.mean(axis=(2, 4, 5)).max(axis=(1, 2))
+    return worst

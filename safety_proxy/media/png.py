@@ -1,0 +1,235 @@
+"""PNG and APNG: chunks -> a still, or the cels of an animation.
+
+Only what makes up the picture reaches the decoder, as a file put together anew: so neither text of
+any size nor a wrong checksum in what nobody shows stops it. Like libpng, chunks with a wrong
+checksum are left out if a picture can do without them; others are taken as they are, which a
+browser would not do.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from safety_proxy.crops import CropSpec
+from safety_proxy.errors import UndecodableImage
+from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.bounds import Bounds, Code, Frame, check_frame, joined, undecodable
+from safety_proxy.media.color import MOST_PROFILE_BYTES, ColorNotes
+from safety_proxy.media.exif import orientation_of
+from safety_proxy.media.rest import Rest
+from safety_proxy.media.sniff import PNG_SIGNATURE
+from safety_proxy.media.stills import Picture, frames_of
+from safety_proxy.media.window import Spliced, Window
+
+# Ancillary chunks of up to this size are looked into; of larger ones a profile alone.
+_MOST_CHUNK_BYTES: Final = 64 * 1024
+_MOST_CHUNKS: Final = 300_000
+_HEADER_BYTES: Final = 13
+_CONTROL: Final = ">5I2H2B"
+
+_DISPOSALS: Final = {1: Dispose.CLEAR, 2: Dispose.RESTORE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Control:
+    """A frame's fcTL chunk, and the data that follows it."""
+
+    size: tuple[int, int]
+    at: tuple[int, int]
+    seconds: float
+    dispose: Dispose
+    blends: bool
+    data: list[Window] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, chunk: bytes) -> "_Control":
+        _, width, height, left, top, delay, unit, dispose, blend = struct.unpack(_CONTROL, chunk)
+        return cls(
+            (width, height),
+            (left, top),
+            delay / (unit or 100),
+            _DISPOSALS.get(dispose, Dispose.KEEP),
+            blend == 1,
+        )
+
+
+@dataclass(slots=True)
+class _Png:
+    """A PNG on its way through the parser; `end`: where it is over, if it says so."""
+
+    window: Window
+    bounds: Bounds
+    header: bytes = b""
+    kept: list[bytes] = field(default_factory=list)  # chunks that the pixels depend on
+    default: list[Window] = field(default_factory=list)  # data that belongs to no frame
+    frames: list[_Control] = field(default_factory=list)
+    notes: dict[bytes, bytes] = field(default_factory=dict)
+    metadata: list[Rest] = field(default_factory=list)
+    end: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        width, height = struct.unpack(">2I", self.header[:8])
+        return width, height
+
+    def parse(self) -> None:
+        """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
+        for kind, body, end in self._chunks():
+            match kind:
+                case b"IHDR" if not self.header:
+                    self.header = body[0:_HEADER_BYTES]
+                case b"IDAT":
+                    (self.frames[-1].data if self.frames else self.default).append(body)
+                case b"fdAT" if self.frames:
+                    self.frames[-1].data.append(body.part(4))
+                case b"fcTL" if len(body) == struct.calcsize(_CONTROL):
+                    self.frames.append(_Control.parse(body.bytes()))
+                    check_animation(self.size, len(self.frames), self.bounds)
+                case b"PLTE":
+                    self.kept.append(_chunk(kind, body[0:768]))
+                case b"IEND":
+                    self.end = end
+                case _:
+                    self._note(kind, body, end)
+            if not self.header:
+                raise undecodable(Code.DAMAGED, "a PNG without its header")
+        if len(self.header) < _HEADER_BYTES:
+            raise undecodable(Code.DAMAGED, "a PNG without its header")
+
+    def _chunks(self) -> Iterator[tuple[bytes, Window, int]]:
+        """Name, body and end of each, up to the last that is there at least in part."""
+        window, at = self.window, len(PNG_SIGNATURE)
+        for _ in range(_MOST_CHUNKS):
+            head = window[at : at + 8]
+            if len(head) < 8 or not head[4:].isalpha():  # noqa: PLR2004 -- length and name
+                return
+            length = int.from_bytes(head[:4], "big")
+            end = at + 12 + length
+            yield head[4:], window.part(at + 8, at + 8 + length), end
+            if head[4:] == b"IEND":
+                return
+            at = end
+        raise undecodable(Code.TOO_LARGE, f"a PNG of over {_MOST_CHUNKS} chunks")
+
+    def _note(self, kind: bytes, body: Window, end: int) -> None:
+        """Takes in a chunk that a picture can do without."""
+        self.metadata.append(Rest("metadata", body))
+        most = MOST_PROFILE_BYTES if kind == b"iCCP" else _MOST_CHUNK_BYTES
+        if kind not in _NOTED or len(body) > most:
+            return
+        raw = body.bytes()
+        if self.window[end - 4 : end] != struct.pack(">I", zlib.crc32(kind + raw)):
+            return
+        if kind == b"tRNS":
+            self.kept.append(_chunk(kind, raw))
+        else:
+            self.notes.setdefault(kind, raw)
+
+    def colors(self) -> ColorNotes:
+        """What the chunks say, the one that wins over the others alone."""
+        if len(points := self.notes.get(b"cICP", b"")) == 4:  # noqa: PLR2004 -- code points
+            return ColorNotes(code_points=(points[0], points[1]))
+        if (profile := self.notes.get(b"iCCP")) is not None:
+            return ColorNotes(icc=_inflated(profile.partition(b"\0")[2][1:]))
+        if b"sRGB" not in self.notes and len(gamma := self.notes.get(b"gAMA", b"")) == 4:  # noqa: PLR2004 -- a number
+            value = int.from_bytes(gamma, "big")
+            return ColorNotes(gamma=value / 100_000 if value else None)
+        return ColorNotes()
+
+    def picture(self, image: Image.Image) -> Picture:
+        """An image of this file with what it says of colors and orientation."""
+        orientation = orientation_of(self.notes.get(b"eXIf", b""))
+        return Picture(image, self.colors(), orientation, is_always_turned=False)
+
+    def decode(self, size: tuple[int, int], data: list[Window]) -> Image.Image:
+        """The image that this data is. Raises what the decoder raises."""
+        header = struct.pack(">2I", *size) + self.header[8:]
+        length = struct.pack(">I", min(sum(map(len, data)), 2**32 - 1))
+        no_checksum = bytes(4)  # the decoder looks at that of no data
+        pieces = [PNG_SIGNATURE, _chunk(b"IHDR", header), *self.kept]
+        pieces += [length, b"IDAT", *data, no_checksum, _chunk(b"IEND", b"")]  # type: ignore[list-item]
+        with PngImageFile(Spliced(pieces).as_file()) as image:
+            image.load()
+        if _is_blank(image) and not _can_inflate(data):
+            raise undecodable(Code.DAMAGED, "nothing of a PNG's data can be decoded")
+        return image
+
+
+_NOTED: Final = frozenset({b"tRNS", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"eXIf"})
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + body))
+    return struct.pack(">I", len(body)) + kind + body + checksum
+
+
+def _inflated(data: bytes) -> bytes | None:
+    """None for data that is broken, or larger than a profile is."""
+    stream = zlib.decompressobj()
+    try:
+        raw = stream.decompress(data, MOST_PROFILE_BYTES)
+    except zlib.error:
+        return None
+    return None if stream.unconsumed_tail else raw
+
+
+def _is_blank(image: Image.Image) -> bool:
+    """Whether all pixels are zero, as they are where nothing was decoded."""
+    return image.getbbox(alpha_only=False) is None
+
+
+def _can_inflate(data: list[Window]) -> bool:
+    stream = zlib.decompressobj()
+    try:
+        return bool(stream.decompress(Spliced(data).read(_MOST_CHUNK_BYTES), 1))
+    except zlib.error:
+        return False
+
+
+def read_png(
+    window: Window, spec: CropSpec, bounds: Bounds, *, where: str = "", few: bool = False
+) -> tuple[list[Frame], list[Rest]]:
+    """The frames of a PNG or APNG that are judged, and what else the file holds.
+
+    Of an APNG also the image that is shown where animations are not, unless it is the first frame.
+    Of a file that breaks off, what can be decoded. Raises UndecodableImage if that is nothing.
+    """
+    png = _Png(window, bounds)
+    png.parse()
+    check_frame(*png.size, bounds)
+    cels = [
+        Cel(
+            control.at,
+            control.size,
+            control.seconds,
+            control.blends,
+            control.dispose,
+            partial(png.decode, control.size, control.data),
+        )
+        for control in png.frames
+        if control.data and all(control.size)
+    ]
+    frames: list[Frame] = []
+    if not cels:
+        image = png.decode(png.size, png.default)
+        frames += frames_of(png.picture(image), spec, where=where, few=few)
+    elif png.default:
+        with suppress(UndecodableImage):  # there is an animation to go by
+            image = png.decode(png.size, png.default)
+            name = joined(where, "default image")
+            frames += frames_of(png.picture(image), spec, where=name, few=True)
+    if cels:
+        frames += frames_of_cels(
+            png.size, cels, spec, bounds, show=png.picture, where=where, few=few
+        )
+    rests = png.metadata
+    if png.end is not None:
+        rests = [*rests, Rest("after the end", window.part(png.end), is_tail=True)]
+    return frames, rests

@@ -1,0 +1,156 @@
+"""WebP: chunks -> a still, or the cels of an animation."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from PIL import Image
+from PIL.WebPImagePlugin import WebPImageFile
+
+from safety_proxy.crops import CropSpec
+from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.bounds import Bounds, Code, Frame, check_frame, joined, undecodable
+from safety_proxy.media.color import MOST_PROFILE_BYTES, ColorNotes
+from safety_proxy.media.exif import orientation_of
+from safety_proxy.media.rest import Rest
+from safety_proxy.media.stills import Picture, frames_of
+from safety_proxy.media.window import Spliced, Window
+
+_MOST_CHUNKS: Final = 100_000
+_MOST_EXIF_BYTES: Final = 256 * 1024
+_PICTURES: Final = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
+_FRAME_BYTES: Final = 16
+_ALPHA_FLAG: Final = 0x10
+
+
+@dataclass(slots=True)
+class _Webp:
+    """A WebP on its way through the parser; `end`: where it is over."""
+
+    window: Window
+    bounds: Bounds
+    size: tuple[int, int] | None = None
+    cels: list[Cel] = field(default_factory=list)
+    has_still: bool = False
+    icc: bytes | None = None
+    exif: bytes = b""
+    metadata: list[Rest] = field(default_factory=list)
+    end: int = 0
+
+    def parse(self) -> None:
+        """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
+        size = self.window.number(4, 4, little=True)
+        self.end = min(8 + size + (size & 1), len(self.window))
+        for kind, body in _chunks(self.window.part(12, self.end)):
+            match kind:
+                case b"VP8X" if self.size is None:
+                    self.size = (_number(body[4:7]) + 1, _number(body[7:10]) + 1)
+                case b"VP8 " | b"VP8L":
+                    self.has_still = True
+                    self.size = self.size or _size(kind, body)
+                case b"ANMF" if len(body) > _FRAME_BYTES and self.size is not None:
+                    self.cels.append(_cel(body))
+                    check_animation(self.size, len(self.cels), self.bounds)
+                case b"ICCP" if len(body) <= MOST_PROFILE_BYTES:
+                    self.icc = self.icc or body.bytes()
+                case b"ALPH" | b"ANIM":
+                    pass
+                case _:
+                    self._note(kind, body)
+
+    def _note(self, kind: bytes, body: Window) -> None:
+        if kind == b"EXIF":
+            self.exif = self.exif or body[0:_MOST_EXIF_BYTES]
+        self.metadata.append(Rest("EXIF thumbnail" if kind == b"EXIF" else "metadata", body))
+
+    def picture(self, image: Image.Image) -> Picture:
+        """An image of this file with what it says of colors and orientation."""
+        orientation = orientation_of(self.exif)
+        return Picture(image, ColorNotes(icc=self.icc), orientation, is_always_turned=False)
+
+
+def _chunks(window: Window) -> Iterator[tuple[bytes, Window]]:
+    at = 0
+    for _ in range(_MOST_CHUNKS):
+        kind = window[at : at + 4]
+        if at + 8 > len(window):
+            return
+        length = window.number(at + 4, 4, little=True)
+        yield kind, window.part(at + 8, at + 8 + length)
+        at += 8 + length + (length & 1)
+    raise undecodable(Code.TOO_LARGE, f"a WebP of over {_MOST_CHUNKS} chunks")
+
+
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw, "little")
+
+
+def _size(kind: bytes, body: Window) -> tuple[int, int]:
+    """Width and height of a bitstream, 14 bits each."""
+    if kind == b"VP8 ":
+        return _number(body[6:8]) & 0x3FFF, _number(body[8:10]) & 0x3FFF
+    bits = _number(body[1:5])
+    return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def _cel(body: Window) -> Cel:
+    left, top, width, height = (_number(body[at : at + 3]) for at in (0, 3, 6, 9))
+    flags = body.byte(15)
+    size = (width + 1, height + 1)
+
+    def decode() -> Image.Image:
+        return _decode(Spliced(_still(body.part(_FRAME_BYTES), size)))
+
+    return Cel(
+        (2 * left, 2 * top),
+        size,
+        _number(body[12:15]) / 1000,
+        not flags & 2,
+        Dispose.CLEAR if flags & 1 else Dispose.KEEP,
+        decode,
+    )
+
+
+def _still(frame: Window, size: tuple[int, int]) -> Iterator[Window | bytes]:
+    """A frame of an animation as a file of its own."""
+    chunks = [(kind, body) for kind, body in _chunks(frame) if kind in _PICTURES]
+    pieces: list[Window | bytes] = []
+    if any(kind == b"ALPH" for kind, _ in chunks):
+        canvas = b"".join((side - 1).to_bytes(3, "little") for side in size)
+        pieces.append(b"VP8X" + struct.pack("<2I", 10, _ALPHA_FLAG) + canvas)
+    for kind, body in chunks:
+        pieces += [kind + struct.pack("<I", len(body)), body, bytes(len(body) & 1)]
+    yield b"RIFF" + struct.pack("<I", 4 + sum(map(len, pieces))) + b"WEBP"
+    yield from pieces
+
+
+def _decode(file: Spliced) -> Image.Image:
+    with WebPImageFile(file.as_file()) as image:
+        image.load()
+    return image
+
+
+def read_webp(
+    window: Window, spec: CropSpec, bounds: Bounds, *, where: str = "", few: bool = False
+) -> tuple[list[Frame], list[Rest]]:
+    """The frames of a WebP that are judged, and what else the file holds.
+
+    Of an animation that breaks off, what can be decoded; of a still, nothing. Raises
+    UndecodableImage.
+    """
+    webp = _Webp(window, bounds)
+    webp.parse()
+    if webp.size is None or not (webp.cels or webp.has_still):
+        raise undecodable(Code.DAMAGED, "a WebP without a picture")
+    check_frame(*webp.size, bounds)
+    frames: list[Frame] = []
+    if webp.cels:
+        frames += frames_of_cels(
+            webp.size, webp.cels, spec, bounds, show=webp.picture, where=where, few=few
+        )
+    if webp.has_still:
+        name = joined(where, "still picture") if webp.cels else where
+        image = _decode(Spliced([window.part(0, webp.end)]))
+        frames += frames_of(webp.picture(image), spec, where=name, few=few or bool(webp.cels))
+    return frames, [*webp.metadata, Rest("after the end", window.part(webp.end), is_tail=True)]

@@ -1,0 +1,92 @@
+"""Tests of safety_proxy/media/likeness.py: which pictures count as the same."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from safety_proxy.media.likeness import (
+    ALIKE,
+    EQUAL,
+    distance,
+    distances,
+    shows_more,
+    thumb_of,
+    thumb_of_crop,
+    turned_distance,
+)
+from tests.media.test_regions import scene
+from tests.pictures import BLUE, GREEN, RED, encoded
+
+WHITE = Image.new("RGB", (320, 240), "white")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA"])
+@pytest.mark.parametrize("size", [(1, 1), (5, 700), (320, 240), (1000, 1)], ids=str)
+def test_thumb_is_of_one_shape(mode: str, size: tuple[int, int]) -> None:
+    """With a fourth channel where there is transparency."""
+    thumb = thumb_of(Image.new(mode, size))
+    assert thumb.shape == (32, 32, 4 if mode in {"LA", "RGBA"} else 3)
+    assert thumb.dtype == np.int16
+
+
+def test_what_is_transparent_does_not_count() -> None:
+    """Two empty pictures are equal, whatever their colors would be."""
+    one = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    other = Image.new("RGBA", (40, 40), (0, 0, 255, 0))
+    assert distance(thumb_of(one), thumb_of(other)) == 0
+
+
+def test_small_change_in_one_place_counts_in_full() -> None:
+    """An eighth by an eighth of the picture is as far from white as if it were all of it."""
+    changed = WHITE.copy()
+    changed.paste(0, (280, 210, 320, 240))
+    assert distance(thumb_of(WHITE), thumb_of(changed)) > 250
+
+
+def test_picture_saved_again_is_equal_and_blurred_is_not() -> None:
+    """Detail counts, not only what is left of it from far."""
+    image = scene((640, 480))
+    again = Image.open(io.BytesIO(encoded(image, "JPEG", quality=80)))
+    assert distance(thumb_of(image), thumb_of(again)) < EQUAL
+    assert distance(thumb_of(image), thumb_of(image.filter(ImageFilter.GaussianBlur(60)))) > ALIKE
+
+
+def test_thumbnail_of_any_turn_is_alike() -> None:
+    """Cameras store it as the sensor lay."""
+    image = scene((640, 480))
+    small = thumb_of(image.resize((160, 120)))
+    for turn in Image.Transpose:
+        turned = thumb_of(image.transpose(turn))
+        assert turned_distance(small, turned) < ALIKE
+        assert distance(small, turned) > ALIKE
+    assert turned_distance(small, thumb_of(WHITE)) > ALIKE
+
+
+def test_distances_are_those_of_each() -> None:
+    """In order."""
+    thumbs = [thumb_of(Image.new("RGB", (9, 9), color)) for color in (RED, GREEN, BLUE)]
+    found = distances(np.stack(thumbs), thumbs[1])
+    assert found.tolist() == pytest.approx([170, 0, 170])
+
+
+def test_shows_more_than_all_others_together() -> None:
+    """What one of them shows in each place is nothing new."""
+    left, right, both = WHITE.copy(), WHITE.copy(), WHITE.copy()
+    for image, boxes in (
+        (left, [(0, 0, 80, 240)]),
+        (right, [(240, 0, 320, 240)]),
+        (both, [(0, 0, 80, 240), (240, 0, 320, 240)]),
+    ):
+        for box in boxes:
+            image.paste(0, box)
+    seen = np.stack([thumb_of(left), thumb_of(right)])
+    assert shows_more(thumb_of(both), seen) == 0
+    assert shows_more(thumb_of(both), seen[:1]) == 255
+
+
+def test_crop_is_compared_like_a_picture() -> None:
+    """Of whatever size."""
+    image = scene((224, 224))
+    np.testing.assert_array_equal(thumb_of_crop(np.asarray(image)), thumb_of(image))

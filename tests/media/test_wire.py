@@ -1,0 +1,104 @@
+"""Tests of safety_proxy/media/wire.py: what is taken for an answer, and nothing else is."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safety_proxy.crops import CropSpec
+from safety_proxy.errors import UndecodableImage
+from safety_proxy.media import wire
+from safety_proxy.media.bounds import Bounds
+
+
+def test_request_survives_the_way() -> None:
+    """Every field of it."""
+    request = wire.Request(
+        5, CropSpec(7, 9, "longest", "bilinear", 114), Bounds(1, 2, 3, 4.5, 0.25, "refuse", "salt")
+    )
+    assert wire.Request.unpack(request.pack()) == request
+
+
+def test_size_of_a_crop() -> None:
+    """Three bytes a pixel."""
+    assert wire.crop_bytes(CropSpec(2, 5)) == 30
+
+
+def test_places_survive_the_way() -> None:
+    """As one line each, cut where they are long; the most there may be fit into a message."""
+    assert wire.unpack_answer(wire.pack_frames(["", "é", "a\nb\0c"])) == ["", "é", "a b c"]
+    most = ["x" * 1000] * wire.MOST_FRAMES
+    message = wire.pack_frames(most)
+    assert len(message) <= wire.MOST_BYTES
+    assert wire.unpack_answer(message) == ["x" * 120] * wire.MOST_FRAMES
+    assert wire.is_answer(message)
+
+
+def test_refusal_survives_the_way() -> None:
+    """With its code."""
+    error = UndecodableImage("tóo\n" + "x" * 1000)
+    error.code = "too-large"
+    message = wire.pack_undecodable(error)
+    with pytest.raises(UndecodableImage) as told:
+        wire.unpack_answer(message)
+    assert str(told.value) == "tóo " + "x" * 296
+    assert told.value.code == "too-large"
+    assert wire.is_answer(message)
+
+
+GARBLED = [
+    b"",
+    b"ready",
+    b"\xff\xfe",
+    b"{",
+    b"[]",
+    b"{}",
+    b"null",
+    b"NaN",
+    b'{"frames": []}',
+    b'{"frames": "ab"}',
+    b'{"frames": {"0": "a"}}',
+    b'{"frames": [1]}',
+    b'{"frames": ["a", null]}',
+    b'{"frames": ["a"], "more": 1}',
+    b'{"frames": ["a"], "undecodable": "b", "code": "c"}',
+    b'{"undecodable": "b"}',
+    b'{"undecodable": 1, "code": "c"}',
+    b'{"undecodable": "b", "code": 1}',
+    b'{"undecodable": "b", "code": ""}',
+    b'{"undecodable": "b", "code": "C\\n"}',
+    b'{"undecodable": "b", "code": "c", "more": 1}',
+    json.dumps({"frames": ["a"] * (wire.MOST_FRAMES + 1)}).encode(),
+    b"[" * wire.MOST_BYTES,
+    b"1" * wire.MOST_BYTES,
+    b'{"frames": ["a"]}' + b" " * wire.MOST_BYTES,
+]
+
+
+@pytest.mark.parametrize("message", GARBLED, ids=lambda it: repr(it[:40]))
+def test_anything_else_is_garbled(message: bytes) -> None:
+    """A process that says such a thing is not believed in anything."""
+    with pytest.raises(wire.Garbled):
+        wire.unpack_answer(message)
+    assert not wire.is_answer(message)
+
+
+@given(
+    st.binary()
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["frames", "undecodable", "code", "x"]), inner)
+        ),
+    ).map(lambda it: json.dumps(it).encode())
+)
+def test_no_message_raises_anything_else(message: bytes) -> None:
+    """What is believed is of the right form."""
+    try:
+        places = wire.unpack_answer(message)
+    except (wire.Garbled, UndecodableImage):
+        return
+    assert 1 <= len(places) <= wire.MOST_FRAMES
+    assert all(where.isprintable() for where in places)

@@ -72,7 +72,7 @@ class Pool:
     @property
     def healthy(self) -> bool:
         """Whether who asks now would get a process, as far as can be told."""
-        if self._keeping is None or self._closed:
+        if self._keeping is None or self._keeping.done() or self._closed:
             return False
         now = asyncio.get_running_loop().time()
         return not self._failing or any(now - it.born > _PROVEN_SECONDS for it in self._idle)
@@ -81,6 +81,8 @@ class Pool:
         """Returns when the first process is ready. Raises TemplateFailed, DecodersUnavailable."""
         template = await self._start_template()
         self._keeping = spawn(self._keep(template), name="decoders")
+        # It goes on until it is cancelled: should it fail, nobody may wait for what it would do.
+        self._keeping.add_done_callback(lambda _: self._turn_away("no decoders are started"))
         self.put_back(await self.take())
         return template
 

@@ -1,6 +1,24 @@
 """Decoding in processes of their own: whatever a file does to its decoder, the proxy goes on.
 
-TODO numbers
+    descriptors   the file, read-only, and memory for its crops: what a decoder is handed
+    wire          the one message each way, of which nothing is believed that was not expected
+    pool          how many there are, whose turn it is, what becomes of those that die
+    template      the process that they are forked from, as seen from here
+    worker        the other side: that process, and the decoders
+    sandbox, seccomp   what a decoder cannot do
+
+Neither pebble nor concurrent.futures nor multiprocessing.Pool: all of them unpickle what a worker
+sends, which hands the proxy to a worker that a file has taken over. A worker that dies also breaks
+the whole executor of the second, and the third waits for it for ever.
+
+Forked from a template, not from the proxy, whose memory holds keys, and not each started anew. On
+two cores of a virtual machine that others used as well (2026-11, Python 3.11):
+
+                                   started anew        forked from the template
+    until ready                          450 ms        7 ms, of 12 ms processor time in all
+    memory while idle (PSS)               42 MB        13 MB, and the template 30 MB
+    a decode beside the same call in this process: 0.9 ms more where the function does nothing;
+    16.5 instead of 14.5 ms for a JPEG of 90 KB, 69 to 72 instead of 66 to 69 ms for one of 12 MP
 """
 
 import asyncio

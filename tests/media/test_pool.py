@@ -34,6 +34,7 @@ class FakeTemplate:
             raise BrokenPipeError
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        theirs.setblocking(False)
         worker = Worker(cast("Template", self), len(self.forked), ours)
         self.forked.append(worker)
         self.theirs.append(theirs)

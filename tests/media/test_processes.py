@@ -392,8 +392,9 @@ async def test_processes_killed_by_hand_lose_no_file() -> None:
         answers: list[bool] = []
 
         async def one(number: int) -> None:
-            (frame,) = await decode(pool, f"crop {number}")
-            answers.append(np.array_equal(frame.crop, misbehavior.pattern(str(number), SPEC)))
+            seconds = f"0.00{400 + number}"  # each another text, and so another crop
+            (frame,) = await decode(pool, f"sleep {seconds}")
+            answers.append(np.array_equal(frame.crop, misbehavior.pattern(seconds, SPEC)))
 
         async def killing() -> int:
             """Each time all that was hit before has been tried again: a file gets one other."""

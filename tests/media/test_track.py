@@ -21,7 +21,7 @@ BOUNDS = Bounds()
 @contextmanager
 def opened(body: bytes) -> Iterator[Track]:
     """The first track of a film, its packets read."""
-    with av.open(io.BytesIO(body)) as container:
+    with av.open(io.BytesIO(body), "r") as container:
         stream = container.streams.video[0]
         packets = [packet for packet in container.demux(stream) if packet.size]
         yield Track("", stream, is_cover=False, packets=packets)

@@ -1,4 +1,4 @@
-"""Tests of safety_proxy/media/video.py: all tracks of a film, within bounds, and nothing outside."""
+"""Tests of safety_proxy/media/video.py: all tracks of a film, within bounds, nothing outside."""
 
 import io
 import mmap
@@ -19,7 +19,7 @@ from safety_proxy.media import video
 from safety_proxy.media.bounds import Bounds, Code, Frame
 from safety_proxy.media.video import read_video
 from tests.media.samples import bad_videos
-from tests.media.samples.boxes import content, film, full, numbers, replaced
+from tests.media.samples.boxes import box, content, film, full, numbers, replaced
 from tests.media.samples.tools import scene, scenes
 from tests.pictures import BLUE, GREEN, RED, Color, encoded
 
@@ -85,10 +85,10 @@ def sound() -> bytes:
 def with_cover(body: bytes, cover: bytes, *, kind: int = 13) -> bytes:
     """A film with a cover as players keep it; kind: 13 is a JPEG, 14 a PNG."""
     data = full(b"data", numbers(0), cover, flags=kind)
-    item = bad_videos.box(b"ilst", bad_videos.box(b"covr", data))
+    item = box(b"ilst", box(b"covr", data))
     handler = full(b"hdlr", numbers(0), b"mdirappl", bytes(9))
-    tags = bad_videos.box(b"udta", full(b"meta", handler, item))
-    return replaced(body, (b"moov",), bad_videos.box(b"moov", content(body, (b"moov",)), tags))
+    tags = box(b"udta", full(b"meta", handler, item))
+    return replaced(body, (b"moov",), box(b"moov", content(body, (b"moov",)), tags))
 
 
 @pytest.mark.parametrize(
@@ -185,12 +185,9 @@ def test_frames_outside_the_edit_list_are_read() -> None:
     """A player that ignores the list shows them."""
     body = film(plain(RED, RED, RED, GREEN, GREEN), g="1", bf="0")
     track = content(body, (b"moov", b"trak"))
-    edits = bad_videos.box(b"edts", full(b"elst", numbers(1, 200, 3 * 1024, 1 << 16)))
-    if b"edts" in track:
-        track = replaced(track, (b"edts",), edits)
-    else:
-        track = edits + track
-    body = replaced(body, (b"moov", b"trak"), bad_videos.box(b"trak", track))
+    edits = box(b"edts", full(b"elst", numbers(1, 200, 3 * 1024, 1 << 16)))
+    track = replaced(track, (b"edts",), edits) if b"edts" in track else edits + track
+    body = replaced(body, (b"moov", b"trak"), box(b"trak", track))
     assert colors(read_video(body, SPEC, BOUNDS)) == ["r", "g"]
 
 
@@ -224,7 +221,9 @@ def test_bytes_that_are_no_film_are_refused(data: bytes) -> None:
     assert refusal(data).code == Code.DAMAGED
 
 
-@pytest.mark.parametrize("data", [b"#EXTM3U\n#EXTINF:1,\na.mp4\n", b"ffconcat version 1.0\nfile a\n"])
+@pytest.mark.parametrize(
+    "data", [b"#EXTM3U\n#EXTINF:1,\na.mp4\n", b"ffconcat version 1.0\nfile a\n"]
+)
 def test_list_of_other_files_is_no_film(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +268,7 @@ def test_frame_that_is_larger_than_the_header_says_is_refused() -> None:
     entry = bytearray(content(body, stsd))
     at = entry.index(b"avc1") + 4 + 24
     entry[at : at + 4] = b"\0\x40\0\x40"
-    body = replaced(body, stsd, bad_videos.box(b"stsd", bytes(entry)))
+    body = replaced(body, stsd, box(b"stsd", bytes(entry)))
     refusal(body, replace(BOUNDS, frame_pixels=100_000))
 
 

@@ -64,11 +64,11 @@ def simple(image: Image.Image) -> Image.Image:
     if mode.startswith("I;16"):
         return _from_16_bit(image)
     if mode in {"I", "F"}:
-        wide = np.asarray(image, np.float32) / (256 if mode == "I" else 1 / 255)
+        wide = np.asarray(image, np.float32) * (1 / 256 if mode == "I" else 255)
         return Image.fromarray(np.clip(np.nan_to_num(wide), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
-        image = image if mode in {"LA", "RGBA"} else image.convert("RGBA")
-        return image if has_holes(image) else image.convert("L" if mode == "LA" else "RGB")
+        image = image if mode in {"LA", "RGBA"} else image.convert("LA" if mode == "La" else "RGBA")
+        return image if has_holes(image) else image.convert(image.mode[:-1])
     if mode in {"L", "RGB", "CMYK"}:
         return image
     return image.convert("L" if mode == "1" else "RGB")

@@ -20,6 +20,11 @@ from safety_proxy.media.rest import Rest
 from safety_proxy.media.stills import Picture, frames_of
 from safety_proxy.media.window import Spliced, Window
 
+# Each scan goes over the whole picture again, so that 1,000 in a few KB would take minutes. Usual are
+# up to a dozen; libvips too refuses more than 100. 10^9 pixels in all scans take about a second.
+_MOST_SCANS: Final = 100
+_MOST_SCANNED_PIXELS: Final = 1_000_000_000
+
 # Any marker but the stuffing of data, fill bytes, and restarts, which are part of a scan.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _MOST_SEGMENTS: Final = 20_000
@@ -30,6 +35,16 @@ _EXIF: Final = b"Exif\0\0"
 _PROFILE: Final = b"ICC_PROFILE\0"
 _SEVERAL: Final = b"MPF\0"
 _ADOBE: Final = b"Adobe"
+
+# What goes on over several segments, of 64 KB each: how it begins, and how long a head it repeats.
+_CONTINUED: Final = {
+    _EXIF: 6,
+    _PROFILE: 14,
+    b"Photoshop 3.0\0": 14,
+    b"FPXR\0": 13,  # previews of FlashPix
+    b"JP": 16,  # JUMBF, in which C2PA has thumbnails
+    b"http://ns.adobe.com/xmp/extension/\0": 75,
+}
 
 # APP1, APP2, APP3 to 13 and 15, COM; not APP0 and APP14, which say how colors are stored.
 _METADATA: Final = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
@@ -46,10 +61,12 @@ class _Jpeg:
     window: Window
     kept: list[Window] = field(default_factory=list)
     metadata: list[Rest] = field(default_factory=list)
+    continued: dict[bytes, list[Window]] = field(default_factory=dict)
     exif: bytes = b""
     profile: dict[int, bytes] = field(default_factory=dict)
     has_adobe: bool = False
     has_several: bool = False
+    scans: int = 0
     end: int | None = None
 
     def parse(self) -> None:
@@ -66,6 +83,8 @@ class _Jpeg:
                 self.metadata.append(Rest("JFIF thumbnail", body))
             elif marker == 0xEE:  # noqa: PLR2004 -- APP14
                 self.has_adobe = self.has_adobe or body[0:5] == _ADOBE
+            elif marker == _SCAN:
+                self.scans += 1
             elif marker == _END:
                 self.end = end
         self.kept.append(window.part(copied, self.end))
@@ -90,15 +109,25 @@ class _Jpeg:
         raise undecodable(Code.TOO_LARGE, f"a JPEG of over {_MOST_SEGMENTS} segments")
 
     def _note(self, marker: int, body: Window) -> None:
-        head = body[0:12]
+        head = body[0:40]
         is_exif = marker == 0xE1 and head.startswith(_EXIF)  # noqa: PLR2004 -- APP1
         self.metadata.append(Rest("EXIF thumbnail" if is_exif else "metadata", body))
         if is_exif:
             self.exif = self.exif or body.bytes()
-        elif head == _PROFILE:
+        elif head.startswith(_PROFILE):
             self.profile[body.byte(12) if len(body) > 12 else 0] = body[14:]  # noqa: PLR2004 -- its number
         elif head.startswith(_SEVERAL):
             self.has_several = True
+        for start, skipped in _CONTINUED.items():
+            if head.startswith(start):
+                self.continued.setdefault(start, []).append(body.part(skipped))
+
+    def check(self, size: tuple[int, int], bounds: Bounds) -> None:
+        """Raises UndecodableImage for a picture that is too large, or comes in too many scans."""
+        check_frame(*size, bounds)
+        if self.scans > _MOST_SCANS or self.scans * size[0] * size[1] > _MOST_SCANNED_PIXELS:
+            message = f"a JPEG of {size[0]} x {size[1]} pixels in {self.scans} scans"
+            raise undecodable(Code.TOO_LARGE, message)
 
     def colors(self) -> ColorNotes:
         """What the file says of them."""
@@ -108,10 +137,30 @@ class _Jpeg:
 
     def rests(self) -> list[Rest]:
         """What else the file holds."""
+        joined = [
+            Rest("metadata", Window(Spliced(parts).read()))
+            for parts in self.continued.values()
+            if len(parts) > 1
+        ]
+        found = [*self.metadata, *joined]
         if self.end is None:
-            return self.metadata
+            return found
         name = "second picture" if self.has_several else "after the end"
-        return [*self.metadata, Rest(name, self.window.part(self.end), is_tail=True)]
+        return [*found, Rest(name, self.window.part(self.end), is_tail=True)]
+
+
+class _Image(JpegImageFile):
+    """A JPEG that tells whether its decoder gave anything; it is silent where it gives up."""
+
+    def load_prepare(self) -> None:
+        super().load_prepare()
+        # Black but for one pixel that is nearly so: what no picture of more than that pixel is.
+        self.im.paste(1 if self.mode == "L" else (1,) * len(self.mode), (0, 0, 1, 1))
+
+    def is_untouched(self) -> bool:
+        """Whether no pixel was decoded."""
+        first = self.getpixel((0, 0))
+        return self.getbbox() == (0, 0, 1, 1) and first in {1, (1,) * len(self.mode)}
 
 
 def read_jpeg(
@@ -123,11 +172,11 @@ def read_jpeg(
     """
     jpeg = _Jpeg(window)
     jpeg.parse()
-    with JpegImageFile(Spliced(jpeg.kept).as_file()) as image:
-        check_frame(*image.size, bounds)
+    with _Image(Spliced(jpeg.kept).as_file()) as image:
+        jpeg.check(image.size, bounds)
         image.draft(image.mode, (_SPARE * spec.width, _SPARE * spec.height))
         image.load()
-    if jpeg.end is None and _is_blank(image):
+    if image.is_untouched() or (jpeg.end is None and _is_blank(image)):
         raise undecodable(Code.DAMAGED, "nothing of a JPEG's data can be decoded")
     picture = Picture(image, jpeg.colors(), orientation_of(jpeg.exif))
     return list(frames_of(picture, spec, where=where, few=few)), jpeg.rests()

@@ -30,7 +30,7 @@ from safety_proxy.media.color import (
     over,
     simple,
 )
-from safety_proxy.media.likeness import ALIKE, Thumb, shows_more, thumb_of
+from safety_proxy.media.likeness import ALIKE, Thumb, distances, thumb_of
 from safety_proxy.media.regions import Box, Cutter, View, inner_part, view_of_part, views_of
 
 _TURNS: Final = {
@@ -119,7 +119,7 @@ def _readings(image: Image.Image, notes: ColorNotes, spec: CropSpec) -> Iterator
     for reading in possible:  # mostly none
         seen = seen or [_thumb(first)]
         thumb = _thumb(reading)
-        if shows_more(thumb, np.stack(seen)) > ALIKE:
+        if distances(np.stack(seen), thumb).min() > ALIKE:
             seen.append(thumb)
             yield reading
 

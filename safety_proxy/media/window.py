@@ -60,13 +60,13 @@ class Window:
         found = pattern.search(self._data, self._start + start, self._end)
         return None if found is None else found.start() - self._start
 
-    def bytes(self) -> "bytes":
-        """A copy of all of it."""
-        return self._data[self._start : self._end]
-
-    def whole(self) -> "mmap.mmap | bytes":
+    def whole(self) -> mmap.mmap | bytes:
         """All of it, a copy only if this is a part of something."""
         return self._data if len(self) == len(self._data) else self.bytes()
+
+    def bytes(self) -> bytes:
+        """A copy of all of it."""
+        return self._data[self._start : self._end]
 
 
 class Spliced:

@@ -34,7 +34,7 @@ def blocked(frames: list[Frame]) -> list[str]:
     return [
         frame.where
         for frame, row in zip(frames, rows, strict=True)
-        if judge().judge(row[None], [0]).action is Action.BLOCK
+        if judge().judge(row[None], [""]).action is Action.BLOCK
     ]
 
 

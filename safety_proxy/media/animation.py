@@ -9,6 +9,7 @@ canvas is in memory.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Final
 
 from PIL import Image
@@ -24,7 +25,8 @@ from safety_proxy.media.bounds import (
     joined,
     undecodable,
 )
-from safety_proxy.media.likeness import thumb_of
+from safety_proxy.media.canvas import Canvas, Place
+from safety_proxy.media.likeness import full_thumb_of
 from safety_proxy.media.selection import Selection
 from safety_proxy.media.stills import Picture, frames_of
 
@@ -109,7 +111,7 @@ def judged(
 ) -> list[Frame]:
     """Those frames that are judged of all that come by, each with the seconds that it is shown.
 
-    A picture need not stay as it is once the next one is asked for.
+    A picture stays as it is until the next one comes, and the last one for good.
     """
     selection: Selection[list[Frame]] | None = None
     shown = 0.0
@@ -125,7 +127,7 @@ def judged(
         if selection is None:
             most = min(bounds.frames, _MOST_CROPS // len(take()))
             selection = Selection(max(2, most), bounds.gap_seconds, bounds.salt)
-        selection.offer(shown, thumb_of(picture.image), take)
+        selection.offer(shown, full_thumb_of(picture.image), take)
     if selection is None or picture is None:
         raise undecodable(Code.DAMAGED, "an animation without a frame that can be decoded")
     chosen = selection.chosen()
@@ -138,23 +140,36 @@ def judged(
 
 
 def _draw(size: tuple[int, int], cels: Sequence[Cel]) -> Iterator[tuple[Image.Image, float]]:
-    """What is on the canvas after each cel, RGBA, and for how many seconds."""
-    canvas = Image.new("RGBA", size)
+    """What is on the canvas after each cel, RGB or RGBA, and for how many seconds.
+
+    The last frame stays on it: a cel is taken off only once the one after it is decoded.
+    """
+    canvas = Canvas(size)
+    take_off: Callable[[], None] | None = None
     for number, cel in enumerate(cels):
-        left, top = cel.at
-        box = (left, top, min(left + cel.size[0], size[0]), min(top + cel.size[1], size[1]))
-        is_seen = box[0] < box[2] and box[1] < box[3]
-        before = canvas.crop(box) if is_seen and cel.dispose is Dispose.RESTORE else None
-        if is_seen:
+        place = canvas.place(cel.at, cel.size)
+        image = None
+        if place is not None:
             image = _decoded(cel, is_first=number == 0)
             if image is None:
                 return
-            _put(canvas, image.crop((0, 0, box[2] - box[0], box[3] - box[1])), cel)
-        yield canvas, cel.seconds
-        if is_seen and cel.dispose is Dispose.CLEAR:
-            canvas.paste((0, 0, 0, 0), box)
-        elif before is not None:
-            canvas.paste(before, box)
+        if take_off is not None:
+            take_off()
+        take_off = _taking_off(canvas, place, cel.dispose)
+        if image is not None and place is not None:
+            canvas.put(image, place, blends=cel.blends)
+        yield canvas.image, cel.seconds
+
+
+def _taking_off(
+    canvas: Canvas, place: Place | None, dispose: Dispose
+) -> Callable[[], None] | None:
+    """What is to be done after a cel has been shown that is about to be put there."""
+    if place is None or dispose is Dispose.KEEP:
+        return None
+    if dispose is Dispose.CLEAR:
+        return partial(canvas.clear, place)
+    return partial(canvas.restore, canvas.keep(place))
 
 
 def _decoded(cel: Cel, *, is_first: bool) -> Image.Image | None:
@@ -169,11 +184,3 @@ def _decoded(cel: Cel, *, is_first: bool) -> Image.Image | None:
         message = f"decoder failed: {type(error).__name__}: {error}"
         raise undecodable(Code.DAMAGED, message) from error
 
-
-def _put(canvas: Image.Image, image: Image.Image, cel: Cel) -> None:
-    if not image.has_transparency_data:
-        canvas.paste(image.convert("RGB"), cel.at)
-    elif cel.blends:
-        canvas.alpha_composite(image.convert("RGBA"), cel.at)
-    else:
-        canvas.paste(image.convert("RGBA"), cel.at)

@@ -142,10 +142,10 @@ class _Single:
     def decode(self) -> Image.Image:
         with GifImageFile(Spliced(self._pieces()).as_file()) as image:
             image.load()
-            if self.transparent is None:
-                return image.convert("RGB")
-            image.info["transparency"] = self.transparent
-            return image.convert("RGBA")
+            image.info.pop("transparency", None)
+            if self.transparent is not None and image.histogram()[self.transparent]:
+                image.info["transparency"] = self.transparent
+            return image
 
     def _pieces(self) -> Iterator[Window | bytes]:
         bits = max(0, (max(1, len(self.palette) // 3) - 1).bit_length() - 1)

@@ -30,14 +30,25 @@ def thumb_of(image: Image.Image) -> Thumb:
     """
     if image.mode in {"1", "P"}:
         image = image.convert("RGB")
+    mode = {"LA": "RGBa", "RGBA": "RGBa", "L": "RGB"}.get(image.mode, image.mode)
+    if image.mode == "LA":
+        image = image.convert("RGBA")
+    image = image if image.mode == mode else image.convert(mode)
     # Averaging by whole factors first costs a tenth of doing all of it exactly.
     factors = max(1, image.width // (2 * _SIDE)), max(1, image.height // (2 * _SIDE))
     small = image.reduce(factors) if max(factors) > 1 else image
-    mode = {"LA": "RGBa", "RGBA": "RGBa", "L": "RGB"}.get(image.mode, image.mode)
-    if image.mode == "LA":
-        small = small.convert("RGBA")
-    small = small if small.mode == mode else small.convert(mode)
     return np.asarray(small.resize((_SIDE, _SIDE), Image.Resampling.BOX)).astype(np.int16)
+
+
+def full_thumb_of(image: Image.Image) -> Thumb:
+    """(32, 32, 7) int16 of 0 to 255, for a mode of any kind: `thumb_of` with its alpha, and the
+    colors once more as they are without transparency, where they count even if nobody sees them.
+    """
+    if not image.has_transparency_data:
+        colors = thumb_of(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.concatenate([colors, np.full((_SIDE, _SIDE, 1), 255, np.int16), colors], axis=2)
+    image = image.convert("RGBA")
+    return np.concatenate([thumb_of(image), thumb_of(image.convert("RGB"))], axis=2)
 
 
 def thumb_of_crop(crop: UInt8Array) -> Thumb:
@@ -56,9 +67,12 @@ def distances(several: NDArray[np.int16], other: Thumb) -> NDArray[np.float64]:
 
 
 def shows_more(thumb: Thumb, others: NDArray[np.int16]) -> float:
-    """By how many levels the most different cell shows what none of the (N, 32, 32, C) shows."""
-    difference = np.abs(others - thumb).min(axis=0)
-    return float(_worst_cell(difference[None])[0])
+    """By how many levels the most different cell shows what none of the (N, 32, 32, C) shows.
+
+    A cell is compared as a whole with that of one other at a time: purple is neither white nor
+    black, though each of its channels is that of one of them.
+    """
+    return float(_by_cell(np.abs(others - thumb)).min(axis=0).max())
 
 
 def turned_distance(one: Thumb, other: Thumb) -> float:
@@ -69,8 +83,14 @@ def turned_distance(one: Thumb, other: Thumb) -> float:
 
 
 def _worst_cell(differences: NDArray[np.int16]) -> NDArray[np.float64]:
+    worst: NDArray[np.float64] = _by_cell(differences).max(axis=(1, 2))
+    return worst
+
+
+def _by_cell(differences: NDArray[np.int16]) -> NDArray[np.float64]:
+    """(N, 8, 8) of (N, 32, 32, C): the mean of each cell."""
     count, _, _, channels = differences.shape
     cells = _SIDE // _CELL
     by_cell = differences.reshape(count, cells, _CELL, cells, _CELL, channels)
-    worst: NDArray[np.float64] = by_cell.mean(axis=(2, 4, 5)).max(axis=(1, 2))
-    return worst
+    means: NDArray[np.float64] = by_cell.mean(axis=(2, 4, 5))
+    return means

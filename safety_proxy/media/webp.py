@@ -127,6 +127,7 @@ def _still(frame: Window, size: tuple[int, int]) -> Iterator[Window | bytes]:
 
 def _decode(file: Spliced) -> Image.Image:
     with WebPImageFile(file.as_file()) as image:
+        image.decodermaxblock = 4 * image.width * image.height  # copied in one go, not in hundreds
         image.load()
     return image
 

@@ -67,7 +67,7 @@ class Screen:
         alpha: a frame whose brightness is the opacity, of any size.
         """
         size = self._size(frame)
-        image = Image.fromarray(_pixels(self._pictures, frame, size, "rgb24"))
+        image = _image(_resized(self._pictures, frame, size, "rgb0"))
         if alpha is not None:
             image.putalpha(Image.fromarray(_pixels(self._pictures, alpha, size, "gray")))
         turn = _turn_of(frame)
@@ -87,15 +87,29 @@ class Screen:
 def _pixels(
     reformatter: VideoReformatter, frame: VideoFrame, size: tuple[int, int], kind: str
 ) -> UInt8Array:
-    """The frame resized by averaging: (height, width, 3) for rgb24, (height, width) for gray."""
+    """The frame resized: (height, width, 3) for rgb24, (height, width) for gray."""
+    return cast("UInt8Array", _resized(reformatter, frame, size, kind).to_ndarray())
+
+
+def _image(frame: VideoFrame) -> Image.Image:
+    """A frame of kind rgb0, whose pixels lie as Pillow has its own."""
+    plane = frame.planes[0]
+    size = (frame.width, frame.height)
+    image = Image.frombuffer("RGBX", size, plane, "raw", "RGBX", plane.line_size, 1)
+    return image.convert("RGB")
+
+
+def _resized(
+    reformatter: VideoReformatter, frame: VideoFrame, size: tuple[int, int], kind: str
+) -> VideoFrame:
+    """The frame resized by averaging. rgb0 takes swscale a quarter of the time of rgb24."""
     if frame.colorspace not in _COLORSPACES:
         frame.colorspace = _UNSPECIFIED
     width, height = size
     # One thread: the default takes a processor each for a millisecond's work.
-    resized = reformatter.reformat(
+    return reformatter.reformat(
         frame, width, height, kind, interpolation=Interpolation.AREA, threads=1
     )
-    return cast("UInt8Array", resized.to_ndarray())
 
 
 def _turn_of(frame: VideoFrame) -> Image.Transpose | None:

@@ -1,9 +1,15 @@
 """One video track: its packets -> the pictures decoded of it, in the order in which they are shown.
 
-Where all of a track is decoded, every frame comes. Else the key frames come, and all that follow on
-one of them where the next is too far to stand for them.
+Where all of a track is decoded, every frame comes. Else the key frames come, and where the next is
+too far to stand for what follows on one of them, so many of those that no stretch goes unseen: all
+on which others rest, since they have to be decoded anyway, and of the rest, half of the frames in
+many films, one in every half gap. Which one, and in which stretches between near key frames all
+frames come though they need not, is left to chance: a film that hides something from a sampler
+would have to know.
 """
 
+import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -31,6 +37,16 @@ _FASTEST: Final = 60
 
 # Of a frame that has no timestamp.
 _FRAME_SECONDS: Final = 1 / 25
+
+# Of `Bounds.total_pixels`, what frames cost at most that are decoded between near key frames.
+_SPOT_SHARE: Final = 0.05
+
+# A gap has two cells at least, each with a frame that is decoded.
+_CELLS: Final = 2
+_LEAST_CELL_SECONDS: Final = 0.001
+
+# Decoders that can be told with each packet to leave it out if no other frame rests on it.
+_CAN_LEAVE_OUT: Final = frozenset({"h264", "hevc"})
 
 # Of a track's packets. Players go on after a damaged one, and so do we, but not on next to nothing.
 _MOST_DAMAGED: Final = 0.1
@@ -60,9 +76,13 @@ class Decoded:
 
 @dataclass(slots=True)
 class _Group:
-    """The packets from one key frame up to the next; `whole`: all of them are to be decoded."""
+    """The packets `start` to `end`, from one key frame up to the next.
 
-    packets: Sequence[VideoPacket]
+    whole: what follows on the key frame is to be decoded too, but what may be left out.
+    """
+
+    start: int
+    end: int
     whole: bool
 
 
@@ -79,39 +99,62 @@ class Track:
     is_cover: bool
     packets: list[VideoPacket] = field(default_factory=list)
     _groups: list[_Group] = field(default_factory=list)
+    _needed: set[int] = field(default_factory=set)  # numbers of packets not to be left out
 
     @property
     def cost_of_all(self) -> int:
         """Pixels that decoding every frame takes, by the headers."""
-        return self._packet_cost * len(self.packets)
+        return self._cost_of(len(self.packets))
 
     @property
     def cost(self) -> int:
-        """Pixels that decoding what is planned takes, by the headers."""
-        return self._packet_cost * sum(
-            len(group.packets) if group.whole else 1 for group in self._groups
-        )
+        """Pixels that decoding what is planned takes, by the headers.
 
-    @property
-    def _packet_cost(self) -> int:
+        Of what may be left out, half: which frames others rest on, only the decoder knows.
+        """
+        followers = [n for it in self._groups if it.whole for n in range(it.start, it.end)]
+        needed = sum(number in self._needed for number in followers)
+        keys = sum(not it.whole for it in self._groups)
+        return self._cost_of(keys + needed + (len(followers) - needed + 1) // 2)
+
+    def _cost_of(self, count: int) -> int:
         context = self.stream.codec_context
-        return _PACKET_PIXELS + context.width * context.height
+        return (_PACKET_PIXELS + context.width * context.height) * count
 
     def plan_all(self) -> None:
         """Every frame is to be decoded."""
-        self._groups = [_Group(self.packets, whole=True)]
+        self._groups = [_Group(0, len(self.packets), whole=True)]
+        self._needed = set(range(len(self.packets)))
 
     def plan(self, bounds: Bounds) -> None:
-        """Key frames are to be decoded, and all that follows on one where the next is far."""
+        """So much is to be decoded that no longer gap than that of the bounds goes unseen."""
         seconds = self._times()
+        chance = random.Random(bounds.salt + self.name)  # noqa: S311 -- as in Selection
         # Of a longer video the whole length is sampled, with larger gaps.
         gap_seconds = bounds.gap_seconds * max(1, (max(seconds) - min(seconds)) / bounds.seconds)
         gap_frames = bounds.gap_seconds * max(_FASTEST, len(self.packets) / bounds.seconds)
         starts = [0, *(n for n, packet in enumerate(self.packets) if n and packet.is_keyframe)]
+        self._groups = []
         for start, end in pairwise([*starts, len(self.packets)]):
-            packets, shown = self.packets[start:end], seconds[start : end + 1]
-            far = max(shown) - min(shown) > gap_seconds or len(packets) > gap_frames
-            self._groups.append(_Group(packets, whole=far or not packets[0].is_keyframe))
+            shown = seconds[start : end + 1]
+            far = max(shown) - min(shown) > gap_seconds or end - start > gap_frames
+            whole = far or not self.packets[start].is_keyframe
+            self._groups.append(_Group(start, end, whole=whole))
+        self._needed = set(range(len(self.packets)))
+        if self.stream.codec_context.name in _CAN_LEAVE_OUT:
+            self._needed = _one_in_each_cell(seconds, gap_seconds, gap_frames, chance)
+        self._look_between(bounds, chance)
+
+    def _look_between(self, bounds: Bounds, chance: random.Random) -> None:
+        """Has all frames decoded between some of the near key frames."""
+        left = int(_SPOT_SHARE * bounds.total_pixels)
+        near = [group for group in self._groups if not group.whole]
+        for group in chance.sample(near, len(near)):
+            left -= self._cost_of(group.end - group.start)
+            if left < 0:
+                return
+            group.whole = True
+            self._needed.update(range(group.start, group.end))
 
     def decoded(self, bounds: Bounds, spend: Spend, *, threads: int) -> Iterator[Decoded]:
         """What is decoded, as planned.
@@ -131,11 +174,12 @@ class Track:
     def _decoded(self, decoder: "_Decoder") -> Iterator[tuple[VideoFrame, VideoFrame | None]]:
         for group in self._groups:
             if group.whole:
-                for packet in group.packets:
-                    yield from decoder.decode(packet)
+                for number in range(group.start, group.end):
+                    is_needed = number == group.start or number in self._needed
+                    yield from decoder.decode(self.packets[number], may_leave_out=not is_needed)
             else:
                 yield from decoder.drain()
-                alone = [*decoder.decode(group.packets[0]), *decoder.drain()]
+                alone = [*decoder.decode(self.packets[group.start]), *decoder.drain()]
                 if not alone or not alone[0][0].key_frame:
                     # The container says that it is one. What it shows alone is not to be believed.
                     raise undecodable(Code.DAMAGED, "a key frame that is none")
@@ -152,6 +196,29 @@ class Track:
             else:
                 times.append(float(stamp * packet.time_base))
         return times
+
+
+def _one_in_each_cell(
+    seconds: Sequence[float], gap_seconds: float, gap_frames: float, chance: random.Random
+) -> set[int]:
+    """Numbers of frames, one in each half gap, by timestamps and by count.
+
+    seconds: when each is shown, in the order of decoding. What is shown for longer than a cell may
+    have none but its own, so each such frame is among them, and the last one.
+    """
+    cell_seconds = max(_LEAST_CELL_SECONDS, gap_seconds / _CELLS)
+    cell_frames = max(1, gap_frames // _CELLS)
+    cells: dict[tuple[str, float], list[int]] = defaultdict(list)
+    for number, shown in enumerate(seconds):
+        cells["seconds", shown // cell_seconds].append(number)
+        cells["frames", number // cell_frames].append(number)
+    in_order = sorted(range(len(seconds)), key=seconds.__getitem__)
+    long = {
+        number
+        for number, following in pairwise(in_order)
+        if seconds[following] - seconds[number] > cell_seconds
+    }
+    return {in_order[-1], *long, *(chance.choice(numbers) for numbers in cells.values())}
 
 
 class _Decoder:
@@ -173,12 +240,16 @@ class _Decoder:
             _prepare(context, bounds, threads)
         _prepare(self._context, bounds, threads)
 
-    def decode(self, packet: "VideoPacket | None") -> list[tuple[VideoFrame, VideoFrame | None]]:
+    def decode(
+        self, packet: "VideoPacket | None", *, may_leave_out: bool = False
+    ) -> list[tuple[VideoFrame, VideoFrame | None]]:
         """The frames that this packet completes, with their opacity; None: all that are left.
 
+        may_leave_out: it need not be decoded for its own sake.
         Raises UndecodableImage where too many packets are damaged for the rest to stand for all.
         """
         self._spend(_PACKET_PIXELS)
+        self._context.skip_frame = "NONREF" if may_leave_out else "DEFAULT"
         try:
             if packet is not None and self._alpha_context is not None:
                 self._decode_alpha(packet, self._alpha_context)

@@ -1,9 +1,11 @@
 """Tests of safety_proxy/media/track.py: which packets are decoded, and what comes of them."""
 
 import io
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import av
 import pytest
@@ -11,11 +13,14 @@ from PIL import Image
 
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds
-from safety_proxy.media.track import Decoded, HeldBackError, Track
+from safety_proxy.media.track import Decoded, HeldBackError, Track, _one_in_each_cell
 from tests.media.samples.boxes import film
 from tests.media.samples.tools import scenes
 
-BOUNDS = Bounds()
+BOUNDS = Bounds(salt="a test's")
+
+# With nothing left for a look between near key frames.
+NO_LOOKS = replace(BOUNDS, total_pixels=0)
 
 
 @contextmanager
@@ -46,25 +51,93 @@ def test_key_frames_stand_for_what_is_near() -> None:
     """Half a second in this film, where a second is the bound."""
     with opened(film(scenes(40), g="5", sc_threshold="0")) as track:
         every = track.cost_of_all
-        track.plan(BOUNDS)
+        track.plan(NO_LOOKS)
         assert track.cost == every // 5
         times = [picture.seconds for picture in decoded(track)]
     assert times == pytest.approx([number / 2 for number in range(8)])
 
 
-def test_frames_between_far_key_frames_are_decoded() -> None:
-    """Two seconds here."""
-    with opened(film(scenes(40), g="20", sc_threshold="0")) as track:
-        track.plan(BOUNDS)
+def test_some_stretches_between_near_key_frames_are_decoded_whole() -> None:
+    """Which, is chance: else harmless key frames could hide all the others."""
+    body = film(scenes(100), g="5", sc_threshold="0", bf="0")
+    bounds = replace(BOUNDS, total_pixels=20 * 15 * (160 * 120 + 50_000))
+    looks = set()
+    for salt in ("a", "b", "c"):
+        with opened(body) as track:
+            track.plan(replace(bounds, salt=salt))
+            numbers = [round(10 * (picture.seconds or 0)) for picture in decoded(track)]
+        between = [number for number in numbers if number % 5]
+        assert len(between) == 3 * 4
+        assert {number for number in numbers if not number % 5} == set(range(0, 100, 5))
+        looks.add(tuple(between))
+    assert len(looks) > 1
+
+
+# The codecs of which frames can be left out; whether their encoders make such frames.
+LAYERED = {"libx264": {"bf": "3"}, "libx265": {"x265-params": "log-level=none:bframes=3"}}
+
+
+@pytest.mark.parametrize("codec", LAYERED)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_frames_on_which_no_other_rests_are_left_out(codec: str, threads: int) -> None:
+    """Half of them, so that a film with far key frames costs little more than half."""
+    with opened(film(scenes(200), codec, g="9999", sc_threshold="0", **LAYERED[codec])) as track:
+        track.plan(NO_LOOKS)
+        assert track.cost < 0.7 * track.cost_of_all
+        times = [picture.seconds or 0 for picture in decoded(track, threads=threads)]
+    assert 50 < len(times) < 150
+    assert times == sorted(times)
+    assert max(after - before for before, after in pairwise(times)) < 1
+    assert times[0] == 0
+    assert times[-1] == pytest.approx(19.9)
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9", "libsvtav1"])
+def test_of_other_codecs_every_frame_between_far_key_frames_is_decoded(codec: str) -> None:
+    """Their decoders leave none out when asked."""
+    with opened(film(scenes(40), codec, "webm", g="9999")) as track:
+        track.plan(NO_LOOKS)
         assert track.cost == track.cost_of_all
         assert len(decoded(track)) == 40
+
+
+def test_no_stretch_longer_than_the_gap_is_left_out() -> None:
+    """Even where no other frame rests on any, so that all might be."""
+    with opened(film(scenes(200), g="9999", sc_threshold="0", bf="16", b_strategy="0")) as track:
+        for gap_seconds in (0.5, 1.0, 3.0):
+            track.plan(replace(NO_LOOKS, gap_seconds=gap_seconds))
+            times = track._times()
+            needed = sorted(times[number] for number in track._needed)
+            assert max(after - before for before, after in pairwise(needed)) <= gap_seconds
+            assert max(needed) == max(times)
+            assert len(needed) < 200
+
+
+def test_frame_that_is_shown_for_long_is_decoded() -> None:
+    """A slide stands for its time alone, whatever was chosen beside it."""
+    seconds = [0.0, 0.1, 0.2, 9.0, 9.1, 9.2, 9.3, 9.4]
+    for chance in range(20):
+        needed = _one_in_each_cell(seconds, 1.0, 60, random.Random(chance))
+        assert {2, 7} <= needed
+    assert len(needed) < len(seconds)
+
+
+def test_which_frames_are_decoded_is_left_to_chance() -> None:
+    """A salt gives the same ones again, another one others."""
+    seconds = [number / 30 for number in range(900)]
+    chosen = [
+        frozenset(_one_in_each_cell(seconds, 1.0, 60, random.Random(salt))) for salt in "aabc"
+    ]
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen)) == 3
+    assert all(60 <= len(numbers) <= 100 for numbers in chosen)
 
 
 def test_frames_near_and_far_in_one_film() -> None:
     """Each stretch for itself."""
     frames = [*scenes(10), *[Image.new("RGB", (160, 120))] * 30, *scenes(10)]
-    with opened(film(frames, g="30", keyint_min="30", rate=20)) as track:
-        track.plan(replace(BOUNDS, gap_seconds=1.0))
+    with opened(film(frames, g="30", keyint_min="30", rate=20, bf="0")) as track:
+        track.plan(NO_LOOKS)
         keys = [n for n, packet in enumerate(track.packets) if packet.is_keyframe]
         assert len(keys) == 2
         assert len(decoded(track)) == 31
@@ -74,17 +147,18 @@ def test_frames_near_and_far_in_one_film() -> None:
 def test_longer_film_is_sampled_with_larger_gaps() -> None:
     """A film of four times the length that is sampled in full, with gaps of four seconds."""
     with opened(film(scenes(120), g="30", sc_threshold="0")) as track:
-        track.plan(replace(BOUNDS, seconds=3))
+        track.plan(replace(NO_LOOKS, seconds=3))
         assert len(decoded(track)) == 4
 
 
 def test_frames_are_counted_where_timestamps_pack_them_together() -> None:
     """A hundred frames in a hundredth of a second are no short stretch."""
-    with opened(film(scenes(100), g="9999", sc_threshold="0", bf="0")) as track:
+    with opened(film(scenes(100), g="9999", sc_threshold="0")) as track:
         for packet in track.packets:
             packet.pts = packet.dts = 0
-        track.plan(BOUNDS)
-        assert track.cost == track.cost_of_all
+        track.plan(NO_LOOKS)
+        assert len(track._needed) >= 4
+        assert len(decoded(track)) >= 30
 
 
 def test_missing_timestamps_are_made_up() -> None:
@@ -92,7 +166,7 @@ def test_missing_timestamps_are_made_up() -> None:
     with opened(film(scenes(10), bf="0")) as track:
         for packet in track.packets:
             packet.pts = packet.dts = None
-        track.plan(BOUNDS)
+        track.plan(NO_LOOKS)
         assert [picture.seconds for picture in decoded(track)] == [None]
 
 
@@ -101,7 +175,7 @@ def test_key_frame_that_is_none_is_not_believed() -> None:
     with opened(film(scenes(20), g="9999", sc_threshold="0", bf="0")) as track:
         for packet in track.packets:
             packet.is_keyframe = True
-        track.plan(BOUNDS)
+        track.plan(NO_LOOKS)
         with pytest.raises(UndecodableImage, match="a key frame that is none"):
             decoded(track)
 

@@ -283,7 +283,7 @@ def test_of_a_large_film_near_key_frames_are_enough() -> None:
     """What decoding costs is what this saves, and what this loses."""
     frames = plain(*[RED] * 7, GREEN, *[RED] * 22)
     body = film(frames, g="5", sc_threshold="0", bf="0")
-    bounds = replace(BOUNDS, total_pixels=3_000_000)
+    bounds = replace(BOUNDS, total_pixels=1_500_000)
     assert places(read_video(body, SPEC, bounds)) == ["frame at 0.00 s"]
 
 

@@ -53,21 +53,25 @@ class Screen:
         self._pictures = VideoReformatter()
 
     def thumb(self, frame: VideoFrame, alpha: VideoFrame | None) -> Thumb:
-        """For `likeness`; with four channels where there is an `alpha`."""
+        """For `likeness`; with four channels where there is transparency."""
         size = (_THUMB, _THUMB)
-        color = _pixels(self._thumbs, frame, size, "rgb24").astype(np.int16)
+        kind = "rgba" if alpha is None and _has_alpha(frame) else "rgb24"
+        color = _pixels(self._thumbs, frame, size, kind).astype(np.int16)
         if alpha is None:
             return color
         opacity = _pixels(self._thumbs, alpha, size, "gray").astype(np.int16)[..., None]
         return np.concatenate([color, opacity], axis=2)
 
     def picture(self, frame: VideoFrame, alpha: VideoFrame | None) -> Image.Image:
-        """Upright, in its shape, in mode RGB, or RGBA where there is an `alpha`.
+        """Upright, in its shape, in mode RGB, or RGBA where there is transparency.
 
-        alpha: a frame whose brightness is the opacity, of any size.
+        alpha: a frame whose brightness is the opacity, of any size; before the frame's own.
         """
         size = self._size(frame)
-        image = _image(_resized(self._pictures, frame, size, "rgb0"))
+        if alpha is None and _has_alpha(frame):
+            image = Image.fromarray(_pixels(self._pictures, frame, size, "rgba"))
+        else:
+            image = _image(_resized(self._pictures, frame, size, "rgb0"))
         if alpha is not None:
             image.putalpha(Image.fromarray(_pixels(self._pictures, alpha, size, "gray")))
         turn = _turn_of(frame)
@@ -84,10 +88,15 @@ class Screen:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def _has_alpha(frame: VideoFrame) -> bool:
+    """As a PNG in a cover may have it; WebM keeps it apart."""
+    return any(component.is_alpha for component in frame.format.components)
+
+
 def _pixels(
     reformatter: VideoReformatter, frame: VideoFrame, size: tuple[int, int], kind: str
 ) -> UInt8Array:
-    """The frame resized: (height, width, 3) for rgb24, (height, width) for gray."""
+    """The frame resized: (height, width, 3) for rgb24, 4 for rgba, (height, width) for gray."""
     return cast("UInt8Array", _resized(reformatter, frame, size, kind).to_ndarray())
 
 

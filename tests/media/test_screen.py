@@ -104,6 +104,21 @@ def test_opacity_becomes_alpha() -> None:
     assert picture.getpixel((60, 2)) == (*GREEN, 255)
 
 
+@pytest.mark.parametrize("kind", ["rgba", "yuva420p", "yuva444p10le", "ya8"])
+def test_opacity_of_the_frame_itself_becomes_alpha(kind: str) -> None:
+    """With the color under it as it is."""
+    image = Image.new("RGBA", (64, 64), (200, 200, 200, 255))
+    image.paste((90, 90, 90, 0), (0, 0, 32, 64))
+    frame = VideoFrame.from_ndarray(np.asarray(image), format="rgba").reformat(format=kind)
+    picture = screen().picture(frame, None)
+    assert picture.mode == "RGBA"
+    for place, shown in (((8, 8), (90, 90, 90, 0)), ((56, 8), (200, 200, 200, 255))):
+        assert picture.getpixel(place) == pytest.approx(shown, abs=3)
+    thumb = screen().thumb(frame, None)
+    assert thumb.shape == (32, 32, 4)
+    assert tuple(thumb[4, 4]) == pytest.approx((90, 90, 90, 0), abs=3)
+
+
 def test_thumb_shows_color_and_opacity() -> None:
     """Of the size that `likeness` compares."""
     thumb = screen().thumb(frame_of(corners()), None)

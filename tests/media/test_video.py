@@ -23,6 +23,8 @@ from tests.media.samples.boxes import box, content, film, full, numbers, replace
 from tests.media.samples.tools import scene, scenes
 from tests.pictures import BLUE, GREEN, RED, Color, encoded
 
+WHITE = (255, 255, 255)
+
 SPEC = CropSpec(32, 32)
 BOUNDS = Bounds()
 SIZE = (64, 64)
@@ -167,6 +169,16 @@ def test_cover_is_read(kind: str, number: int) -> None:
     ]
 
 
+def test_picture_in_the_opacity_of_a_cover_is_read() -> None:
+    """A white cover that is a picture on a dark ground."""
+    cover = Image.new("RGBA", SIZE, (*WHITE, 255))
+    cover.paste((*WHITE, 0), (0, 0, 64, 32))
+    data = with_cover(film(plain(RED)), encoded(cover, "PNG"), kind=14)
+    crops = {frame.where: frame.crop for frame in read_video(data, SPEC, BOUNDS)}
+    upper, lower = crops["cover picture, over black"][[8, 24]].mean(axis=(1, 2))
+    assert (upper, lower) == (0, 255)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -293,6 +305,32 @@ def test_of_a_large_film_all_is_decoded_between_far_key_frames() -> None:
     body = film(frames, g="9999", sc_threshold="0", bf="0")
     bounds = replace(BOUNDS, total_pixels=3_000_000)
     assert "g" in colors(read_video(body, SPEC, bounds))
+
+
+@pytest.mark.parametrize("b_frames", ["0", "3", "16"])
+def test_one_second_of_60_is_found_in_a_large_film(
+    b_frames: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the only key frame and the end, whether or not other frames rest on it."""
+    frames = [*scenes(400), *plain(*[GREEN] * 10, size=(160, 120)), *scenes(190)]
+    body = film(frames, g="9999", sc_threshold="0", bf=b_frames, b_strategy="0")
+    monkeypatch.setattr(video, "_WHOLE_SHARE", 0)
+    shown = [frame.crop.reshape(-1, 3).mean(axis=0) for frame in read_video(body, SPEC, BOUNDS)]
+    assert any(green > 2 * max(red, blue, 20) for red, green, blue in shown)
+
+
+def test_hours_in_a_few_kilobytes_are_read() -> None:
+    """Ten frames, of which each is shown for an hour; in the second film one is green."""
+    body = bad_videos.ten_hours_of_black()
+    assert len(body) < 5_000
+    read = read_video(body, SPEC, BOUNDS)
+    assert places(read) == ["frame at 0.00 s", "frame at 0.00 s, whole picture"]
+    frames = [*plain(*[(0, 0, 0)] * 7), *plain(GREEN), *plain(*[(0, 0, 0)] * 2)]
+    for bounds in (BOUNDS, replace(BOUNDS, total_pixels=2_000_000)):
+        body = bad_videos.hours(frames, g="9999", sc_threshold="0")
+        read = read_video(body, SPEC, bounds)
+        assert "g" in colors([frame for frame in read if frame.crop.max() > 40])
+        assert places(read)[1] == "frame at 25200.00 s"
 
 
 def test_film_that_costs_too_much_even_so_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from PIL import Image
@@ -53,12 +53,17 @@ def alias(path: bytes) -> bytes:
     return bytes(130) + b"\0\1\0\1" + bytes(16) + named + b"\xff\xff\0\0"
 
 
-def ten_hours_of_black() -> bytes:
-    """Ten frames of one color, each shown for an hour."""
-    body = film([Image.new("RGB", (1280, 720))] * 10)
+def hours(images: Sequence[Image.Image], **options: str) -> bytes:
+    """A film of these pictures, each shown for an hour."""
+    body = film(images, **options, bf="0")
     scale = content(body, (b"moov", b"trak", b"mdia", b"mdhd"))[12:16]
     hour = 3600 * int.from_bytes(scale, "big")
-    return replaced(body, (*_STBL, b"stts"), full(b"stts", numbers(1, 10, hour)))
+    return replaced(body, (*_STBL, b"stts"), full(b"stts", numbers(1, len(images), hour)))
+
+
+def ten_hours_of_black() -> bytes:
+    """Ten frames of one color, in less than 5 kB."""
+    return hours([Image.new("RGB", (1280, 720))] * 10)
 
 
 def overlapping(count: int, side: int = 64) -> bytes:

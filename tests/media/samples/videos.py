@@ -114,6 +114,14 @@ def see_through(color: Color, codec: str) -> bytes:
     )  # fmt: skip
 
 
+def under_transparency(color: Color, codec: str) -> bytes:
+    """In one frame of a film that is clear as glass all the time, so that no player shows it."""
+    return filmed(
+        scenes(10, {5}, color), "-vf", "format=rgba,colorchannelmixer=aa=0,format=yuva420p",
+        "-c:v", codec, "-auto-alt-ref", "0", "-pix_fmt", "yuva420p", out="a.webm",
+    )  # fmt: skip
+
+
 def sideways(color: Color) -> bytes:
     """At one end of a long picture that the container turns by a quarter."""
     size = (480, 120)
@@ -156,6 +164,8 @@ PAIRS: dict[str, Make] = {
     "all-at-once.mp4": all_at_once,
     "transparent-vp8.webm": partial(see_through, codec="libvpx"),
     "transparent-vp9.webm": partial(see_through, codec="libvpx-vp9"),
+    "under-transparency-vp8.webm": partial(under_transparency, codec="libvpx"),
+    "under-transparency-vp9.webm": partial(under_transparency, codec="libvpx-vp9"),
     "sideways.mp4": sideways,
     "webm-named.gif": lambda color: in_frames(color, 20, {10}, out="a.webm"),
 }

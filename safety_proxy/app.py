@@ -18,6 +18,7 @@ from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.logs import get_logger
 from safety_proxy.media.frames import read_frames
+from safety_proxy.media.processes import Decoders
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
@@ -30,7 +31,7 @@ from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.database import Database
-from safety_proxy.store.hashlist import TEST_PICTURE, BlockList, test_picture
+from safety_proxy.store.hashlist import TEST_PICTURE, BlockList
 from safety_proxy.store.proxied import ProxiedTable
 from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import in_daemon_thread, spawn
@@ -62,7 +63,8 @@ class App:
     """The running proxy: `async with App(settings) as app: await app.ready()`.
 
     Listeners open at once, so that reads pass while the model loads; uploads get 503 until then.
-    load_embedder, resolver: the model, and how foreign names are looked up, where not as usual.
+    load_embedder, resolver, decoders: the model, how foreign names are looked up, and what reads
+    pictures, where not as usual.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class App:
         *,
         load_embedder: Callable[[Settings], Embedder] = load_clip,
         resolver: AbstractResolver | None = None,
+        decoders: Decoders | None = None,
     ) -> None:
         self.settings = settings
         self._load_embedder = load_embedder
@@ -79,11 +82,18 @@ class App:
         self._cache = VerdictCache(settings.cache.max_entries)
         self._database = Database(settings.store.folder)
         self._unscanned = Unscanned(self._database)
+        self._decoders = decoders or Decoders(
+            read_frames,
+            processes=settings.scan.decoders,
+            memory_bytes=settings.scan.decoder_bytes,
+            cpu_seconds=settings.scan.timeout_seconds,
+        )
         self.scanner = Scanner(
             settings,
             cache=self._cache,
             block_list=BlockList(),
             unscanned=self._unscanned,
+            decoders=self._decoders,
             metrics=self.metrics,
         )
         self._closing = AsyncExitStack()
@@ -118,7 +128,8 @@ class App:
         self._closing.push_async_callback(self._database.aclose)
         await self._database.open()
         await self._unscanned.load()
-        self._closing.callback(self.scanner.close)
+        self._closing.push_async_callback(self._decoders.aclose)
+        await self._decoders.start()
         self._closing.push_async_callback(self._unload_model)
         spooler = Spooler(
             file_bytes=settings.limits.max_file_bytes, total_bytes=settings.limits.max_spool_bytes
@@ -142,6 +153,7 @@ class App:
             self._cache,
             self.metrics,
             unscanned=self._unscanned,
+            decoders=self._decoders,
             queue_limit=settings.scan.queue_limit,
             upstream_alive=pictrs.is_alive,
         )
@@ -258,8 +270,6 @@ class App:
         settings = self.settings
         own_policy = load_policy(settings.policy.file) if settings.policy.file else None
         embedder = self._load_embedder(settings)
-        # The first decode imports Pillow's plugins, which no upload should wait for.
-        read_frames(test_picture(), embedder.crop_spec, max_frame_pixels=10**6, max_frames=1)
         judge = Judge(
             own_policy or default_policy(embedder.fingerprint),
             embedder.embed_texts,

@@ -13,6 +13,7 @@
       ScanError               no verdict could be reached: 503, and nothing is forwarded
         QueueFull
         ScanTimeout
+        DecodersUnavailable
         EmbedderUnavailable
       Busy                    503  no room for another request just now
         StoreUnavailable        the database of this proxy cannot be used just now
@@ -22,7 +23,8 @@
         UpstreamRefused         as pict-rs says: a proxied picture that it would not take
 
 A picture that was judged and blocked is a `Verdict`, never an exception. A picture that cannot be
-decoded is `UndecodableImage`; the scanner turns it into the action that the policy names.
+decoded is `UndecodableImage`, or `DecoderLost` where it ended its decoder; the scanner turns it
+into the action that the policy names.
 
 Every error that reaches a client becomes pict-rs' own JSON, `{"msg": ..., "code": ...}`, of its
 `public_message` and `code`: Lemmy shows only `msg`. `reason` is the label in logs and metrics.
@@ -51,9 +53,20 @@ class ConfigError(SafetyProxyError):
 
 
 class UndecodableImage(SafetyProxyError):
-    """No picture could be read from the bytes; `str(error)` says why, for the log only."""
+    """No picture could be read from the bytes; `str(error)` says why, for the log only.
 
+    code: one of `media.bounds.Code`, which the client is told.
+    """
+
+    code = "damaged"
     reason = "undecodable"
+
+
+class DecoderLost(UndecodableImage):
+    """The file ended the processes that it was given to; it is not given to another."""
+
+    code = "too-large"
+    reason = "decoder_lost"
 
 
 class RequestError(SafetyProxyError):
@@ -182,6 +195,12 @@ class ScanTimeout(ScanError):
     """The scan did not end within its budget."""
 
     reason = "timeout"
+
+
+class DecodersUnavailable(ScanError):
+    """No decoder process can be had just now."""
+
+    reason = "decoders"
 
 
 class EmbedderUnavailable(ScanError):

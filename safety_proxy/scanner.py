@@ -7,8 +7,6 @@ and where that fails, `scan.on_failure` decides: here, and nowhere else.
 
 import asyncio
 import hashlib
-import mmap
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,8 +24,9 @@ from safety_proxy.errors import (
 )
 from safety_proxy.inference.batcher import Batcher, Control
 from safety_proxy.logs import get_logger
-from safety_proxy.media.frames import Frame, read_frames
-from safety_proxy.media.spool import Media
+from safety_proxy.media.bounds import Bounds, Frame
+from safety_proxy.media.processes import Decoders
+from safety_proxy.media.spool import Held, Media
 from safety_proxy.metrics import Metrics
 from safety_proxy.pace import Pace
 from safety_proxy.policy.judge import Judge
@@ -41,6 +40,9 @@ _logger = get_logger(__name__)
 
 # Verdicts kept by what was seen: the second look at a picture follows the first within seconds.
 _LOOKS: Final = 10_000
+
+# For the first pictures after a start, while everything else starts too.
+_PROOF_SECONDS: Final = 60.0
 
 # Cosine from which on the embeddings of two quite different pictures count as one.
 _SAME: Final = 0.9999
@@ -90,19 +92,18 @@ class Scanner:
         cache: VerdictCache,
         block_list: BlockList,
         unscanned: Unscanned,
+        decoders: Decoders,
         metrics: Metrics,
     ) -> None:
         self._scan_settings = settings.scan
-        self._limits = settings.limits
+        self._bounds = _bounds(settings)
         self._cache = cache
         self._looks = VerdictCache(_LOOKS)
         self._block_list = block_list
         self._unscanned = unscanned
         self._metrics = metrics
+        self._decoders = decoders
         self._pace = Pace()
-        self._decoders = ThreadPoolExecutor(
-            settings.scan.decode_threads, thread_name_prefix="decode"
-        )
         self.model: Model | None = None
         self.proven = False
 
@@ -154,8 +155,10 @@ class Scanner:
         model = self.model
         if model is None:
             raise EmbedderUnavailable("the model is still loading")
+        deadline = Deadline.after(_PROOF_SECONDS)
         frames = [
-            (await self._decode(media.map(), model.crop_spec))[0][0] for media in (blocked, allowed)
+            (await self._decode(media.hold(), model.crop_spec, deadline))[0]
+            for media in (blocked, allowed)
         ]
         embeddings = await model.batcher.embed([frame.crop for frame in frames])
         model.batcher.control = Control(frames[0].crop, embeddings[0])
@@ -197,19 +200,16 @@ class Scanner:
         if known is not None:
             return known, True
         deadline = deadline.within(self._scan_settings.timeout_seconds)
-        # The map is made here, while this caller surely holds the media open: the scan may outlive
-        # it when others wait for the same digest.
-        view = media.map() if media.size_bytes else b""
-        scan = partial(self._scan_new, view, media.sha256, model, deadline)
-        # Not `from` the time-out: its frames lead back to the task, and would keep the view mapped.
+        # Held from here on, while this caller surely has the media open: the scan may outlive it
+        # when others wait for the same digest.
+        scan = partial(self._scan_new, media.hold(), media.sha256, model, deadline)
+        # Not `from` the time-out: its frames lead back to the task, and would hold the bytes.
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline.left):
                 return await self._cache.scan_once(key, scan), False
         raise ScanTimeout("no verdict in time")
 
-    async def _scan_new(
-        self, view: mmap.mmap | bytes, sha256: str, model: Model, deadline: Deadline
-    ) -> Verdict:
+    async def _scan_new(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
         expected = self._pace.expected_seconds()
         if self._pace.running >= self._scan_settings.queue_limit:
             raise QueueFull("as many scans are under way as scan.queue_limit", retry_after=expected)
@@ -218,18 +218,19 @@ class Scanner:
         self._pace.begin()
         verdict = None
         try:
-            verdict = await self._look(view, sha256, model)
+            verdict = await self._look(held, sha256, model, deadline)
         finally:
             self._pace.end(reached=verdict is not None)
         return verdict
 
-    async def _look(self, view: mmap.mmap | bytes, sha256: str, model: Model) -> Verdict:
+    async def _look(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
         try:
-            frames, shown = await self._decode(view, model.crop_spec)
+            frames = await self._decode(held, model.crop_spec, deadline)
         except UndecodableImage as error:
             action = model.judge.policy.unreadable
-            reason = Reason("unreadable", detail=str(error))
+            reason = Reason(error.code, detail=str(error))
             return _verdict(sha256, model, action, Source.UNREADABLE, reason)
+        shown = await asyncio.to_thread(_digest, frames)
         # pict-rs strips metadata before it shows a picture to its validator: other bytes, the same
         # crops, and so the same verdict without another forward pass.
         key = CacheKey(shown, model.fingerprint, model.judge.version)
@@ -242,7 +243,7 @@ class Scanner:
     async def _judge(self, frames: list[Frame], shown: str, model: Model) -> Verdict:
         with self._metrics.stage("embed"):
             embeddings = await model.batcher.embed([frame.crop for frame in frames])
-        judgment = model.judge.judge(embeddings, [f"frame {frame.index}" for frame in frames])
+        judgment = model.judge.judge(embeddings, [frame.where for frame in frames])
         verdict = Verdict(
             judgment.action,
             judgment.reasons,
@@ -255,27 +256,31 @@ class Scanner:
         self._metrics.scan(verdict)
         return verdict
 
-    async def _decode(self, view: mmap.mmap | bytes, spec: CropSpec) -> tuple[list[Frame], str]:
-        """The frames to be judged, and a digest of all that the model is shown of them."""
-
-        def decode() -> tuple[list[Frame], str]:
-            frames = read_frames(
-                view,
-                spec,
-                max_frame_pixels=self._limits.max_frame_pixels,
-                max_frames=self._limits.max_frames,
-            )
-            digest = hashlib.sha256()
-            for frame in frames:
-                digest.update(frame.index.to_bytes(8, "big"))
-                digest.update(frame.crop.tobytes())
-            return frames, digest.hexdigest()
-
+    async def _decode(self, held: Held, spec: CropSpec, deadline: Deadline) -> list[Frame]:
         with self._metrics.stage("decode"):
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
+            return await self._decoders.decode(
+                held.descriptor, held.size_bytes, spec, self._bounds, deadline=deadline
+            )
 
-    def close(self) -> None:
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+def _bounds(settings: Settings) -> Bounds:
+    limits = settings.limits
+    return Bounds(
+        frame_pixels=limits.max_frame_pixels,
+        total_pixels=limits.max_total_pixels,
+        frames=limits.max_frames,
+        gap_seconds=limits.max_gap_seconds,
+        hidden=settings.scan.hidden,
+    )
+
+
+def _digest(frames: list[Frame]) -> str:
+    """Of all that the model is shown of a file."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(frame.where.encode() + b"\0")
+        digest.update(frame.crop)
+    return digest.hexdigest()
 
 
 def _verdict(

@@ -83,11 +83,21 @@ class LimitsSettings(_Section):
     max_frame_pixels: int = Field(
         40_000_000,
         ge=1,
-        le=178_000_000,  # Pillow itself refuses more
+        le=178_000_000,  # beyond it `scan.decoder_bytes` would not do
         description="Largest width x height that is decoded; pict-rs itself takes 40 million",
     )
+    max_total_pixels: int = Field(
+        2_000_000_000,
+        ge=1,
+        description="Most pixels of all frames together that are decoded of an animation or video",
+    )
     max_frames: int = Field(
-        16, ge=1, le=256, description="Frames of an animation that are looked at, evenly spread"
+        32, ge=2, le=256, description="Frames of an animation or a video that are looked at"
+    )
+    max_gap_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="Longest stretch of it that goes unseen, as far as `max_frames` allows",
     )
 
 
@@ -142,7 +152,19 @@ class ScanSettings(_Section):
         description="What becomes of a picture that could not be judged (model failed, queue "
         "full, too late): 503, or stored unseen and noted for a later scan",
     )
-    decode_threads: int = Field(2, ge=1, le=64, description="Pictures decoded at the same time")
+    decoders: int = Field(
+        2, ge=1, le=64, description="Pictures decoded at the same time, each in a process"
+    )
+    decoder_bytes: int = Field(
+        1536 * MEBIBYTE,
+        ge=256 * MEBIBYTE,
+        description="Most memory (address space) of such a process",
+    )
+    hidden: Literal["scan", "refuse"] = Field(
+        "scan",
+        description="What becomes of pictures that a file holds beside the one that browsers show "
+        "(thumbnails, data after the end): looked at as well, or the file is refused",
+    )
 
 
 class StoreSettings(_Section):

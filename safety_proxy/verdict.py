@@ -2,6 +2,16 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+# What a client is told of a file that could not be read, by the code of `UndecodableImage`.
+_UNREADABLE: Final = {
+    "not-a-picture": "This is no picture or video of a known type",
+    "unsupported-type": "Files of this type cannot be checked, and so are not taken",
+    "damaged": "The picture could not be read",
+    "too-large": "The picture is too large or too complex to be checked",
+    "hidden-picture": "The file holds further pictures or data beside the one that it shows",
+}
 
 
 class Action(StrEnum):
@@ -45,6 +55,7 @@ class ConceptScore:
 class Reason:
     """Why a verdict is not a plain allow. For the log and the admin; never sent to a client.
 
+    rule: of the policy; of a file that could not be read the code, else what decided.
     where: the part of the file that it speaks of, as `media.frames.Frame.where`; "" for all of it.
     """
 
@@ -74,3 +85,18 @@ class Verdict:
     policy: str
     source: Source
     scores: tuple[ConceptScore, ...] = ()
+
+    @property
+    def public_message(self) -> str:
+        """What a client is told of a refusal: never which concept, an oracle to train against."""
+        if self.source is Source.UNREADABLE:
+            return _UNREADABLE[self.code]
+        return "The picture was refused by the safety check"
+
+    @property
+    def code(self) -> str:
+        """The `code` of a refusal; of a picture that was judged, the one that pict-rs gives."""
+        if self.source is Source.UNREADABLE:
+            rule = self.reasons[0].rule
+            return rule if rule in _UNREADABLE else "damaged"
+        return "failed-external-validation"

@@ -2,11 +2,14 @@
 
 import asyncio
 import email
+import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +20,12 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from safety_proxy.crops import CropSpec, Float32Array, UInt8Array
-from safety_proxy.errors import EmbedderUnavailable
+from safety_proxy.deadline import Deadline
+from safety_proxy.errors import EmbedderUnavailable, ScanTimeout
 from safety_proxy.inference.batcher import Batcher
+from safety_proxy.media.bounds import Bounds, Frame
+from safety_proxy.media.frames import read_frames
+from safety_proxy.media.processes import Decoders
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
@@ -251,7 +258,40 @@ class Running:
     proxied: Proxied | None
     table: ProxiedTable
     unscanned: Unscanned
+    decoders: Decoders
     spooler: Spooler
+
+
+class InProcessDecoders(Decoders):
+    """Decodes on a thread of the test's own process, and so at once; no test of isolation."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self.decoding = read_frames
+        self.lost = 0
+
+    @property
+    def healthy(self) -> bool:
+        return True
+
+    async def start(self) -> None:
+        pass
+
+    async def decode(
+        self, media_fd: int, size_bytes: int, spec: CropSpec, bounds: Bounds, *, deadline: Deadline
+    ) -> list[Frame]:
+        data = os.pread(media_fd, size_bytes, 0)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline.at):
+                return await loop.run_in_executor(
+                    self._threads, partial(self.decoding, data, spec, bounds)
+                )
+        except TimeoutError as error:
+            raise ScanTimeout("not decoded in time") from error
+
+    async def aclose(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
@@ -283,11 +323,17 @@ async def running_proxy(
         database = Database(folder)
         await database.open()
         closing.push_async_callback(database.aclose)
+        decoders = InProcessDecoders()
+        closing.push_async_callback(decoders.aclose)
         table, unscanned = ProxiedTable(database), Unscanned(database)
         scanner = Scanner(
-            settings, cache=cache, block_list=BlockList(), unscanned=unscanned, metrics=metrics
+            settings,
+            cache=cache,
+            block_list=BlockList(),
+            unscanned=unscanned,
+            decoders=decoders,
+            metrics=metrics,
         )
-        closing.callback(scanner.close)
         model = scanner.model = model_of(
             embedder, metrics, policy=policy, batch_limit=settings.model.batch_limit
         )
@@ -331,7 +377,17 @@ async def running_proxy(
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         yield Running(
-            url, embedder, scanner, metrics, cache, pictrs, proxied, table, unscanned, spooler
+            url=url,
+            embedder=embedder,
+            scanner=scanner,
+            metrics=metrics,
+            cache=cache,
+            pictrs=pictrs,
+            proxied=proxied,
+            table=table,
+            unscanned=unscanned,
+            decoders=decoders,
+            spooler=spooler,
         )
 
 

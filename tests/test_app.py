@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -72,6 +73,11 @@ async def nothing_left() -> AsyncIterator[None]:
     async with asyncio.timeout(10):
         await until(lambda: asyncio.all_tasks() <= before | {asyncio.current_task()})
     gc.collect()
+
+
+def children() -> list[str]:
+    """The processes that this one has started and that have not ended."""
+    return Path("/proc/self/task", str(os.getpid()), "children").read_text().split()
 
 
 Make = Callable[..., App]
@@ -347,12 +353,11 @@ async def test_two_apps_live_side_by_side(client: ClientSession, make: Make) -> 
 
 
 async def test_no_thread_is_left_when_the_app_has_ended(client: ClientSession, make: Make) -> None:
-    """Those of the model and the decoders end with it."""
+    """That of the model ends with it, and no decoder process is left either."""
     async with make() as app:
         await app.ready()
         await upload(client, public(app), plain(RED))
-        names = {thread.name.partition("_")[0] for thread in threading.enumerate()}
-        assert {"model", "decode"} <= names
-    await until(
-        lambda: not {t.name.partition("_")[0] for t in threading.enumerate()} & {"model", "decode"}
-    )
+        assert "model" in {thread.name.partition("_")[0] for thread in threading.enumerate()}
+        assert children()
+    await until(lambda: "model" not in {t.name.partition("_")[0] for t in threading.enumerate()})
+    assert not children()

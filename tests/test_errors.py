@@ -14,7 +14,8 @@ INTERNAL = "cuda out of memory at /srv/secret: concept fire 0.812>=0.500"
 TABLE: dict[type[SafetyProxyError], tuple[int, str, str]] = {
     errors.SafetyProxyError: (500, "safety-proxy-error", "internal"),
     errors.ConfigError: (500, "safety-proxy-error", "config"),
-    errors.UndecodableImage: (500, "safety-proxy-error", "undecodable"),
+    errors.UndecodableImage: (500, "damaged", "undecodable"),
+    errors.DecoderLost: (500, "too-large", "decoder_lost"),
     errors.RequestError: (400, "safety-proxy-error", "request"),
     errors.MalformedRequest: (400, "file-upload-error", "malformed"),
     errors.BodyTooLarge: (413, "validate-file-size", "too_large"),
@@ -28,6 +29,7 @@ TABLE: dict[type[SafetyProxyError], tuple[int, str, str]] = {
     errors.ScanError: (503, "scan-unavailable", "scan"),
     errors.QueueFull: (503, "scan-unavailable", "queue_full"),
     errors.ScanTimeout: (503, "scan-unavailable", "timeout"),
+    errors.DecodersUnavailable: (503, "scan-unavailable", "decoders"),
     errors.EmbedderUnavailable: (503, "scan-unavailable", "model"),
     errors.UpstreamError: (500, "upstream-error", "upstream"),
     errors.UpstreamUnreachable: (502, "upstream-error", "upstream_unreachable"),
@@ -48,7 +50,7 @@ def test_every_error_is_in_the_table_and_in_the_drawn_tree() -> None:
     assert set(tree()) == TABLE.keys()
     drawn = (errors.__doc__ or "").partition("A picture that was judged")[0]
     missing = [kind.__name__ for kind in tree() if kind.__name__ not in drawn]
-    assert missing == ["UndecodableImage"]  # which the text below the tree is about
+    assert missing == ["UndecodableImage", "DecoderLost"]  # which the text below it is about
 
 
 @pytest.mark.parametrize("kind", TABLE)

@@ -26,7 +26,7 @@ from safety_proxy.store.hashlist import test_picture as blocked_test_picture
 from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import spawn
 from safety_proxy.verdict import Action, Source
-from tests.fakes import FakeEmbedder, color_policy, model_of, until
+from tests.fakes import FakeEmbedder, InProcessDecoders, color_policy, model_of, until
 from tests.pictures import BLUE, GREEN, PURPLE, RED, animation, plain
 
 
@@ -63,9 +63,14 @@ async def scanning(
     with TemporaryDirectory() as folder:
         database = Database(Path(folder))
         await database.open()
-        unscanned = Unscanned(database)
+        unscanned, decoders = Unscanned(database), InProcessDecoders()
         scanner = Scanner(
-            settings, cache=cache, block_list=BlockList(), unscanned=unscanned, metrics=metrics
+            settings,
+            cache=cache,
+            block_list=BlockList(),
+            unscanned=unscanned,
+            decoders=decoders,
+            metrics=metrics,
         )
         scanner.model = model = model_of(embedder, metrics, policy=policy)
         try:
@@ -73,7 +78,7 @@ async def scanning(
         finally:
             embedder.go.set()
             await model.batcher.aclose()
-            scanner.close()
+            await decoders.aclose()
             await database.aclose()
 
 
@@ -180,7 +185,7 @@ async def test_pictures_that_look_the_same_share_a_forward_pass_under_way() -> N
 async def test_other_frames_are_another_look() -> None:
     """Equal crops in another number or order are judged by themselves."""
     async with scanning() as it:
-        for colors in ([RED, BLUE], [BLUE, RED], [RED, BLUE, RED]):
+        for colors in ([RED, BLUE], [BLUE, RED], [RED, BLUE, GREEN]):
             with await media_of(animation(colors)) as media:
                 await it.scanner.scan(media, soon())
         assert it.embedder.batches == [2, 2, 3]
@@ -354,8 +359,8 @@ async def test_scans_over_the_queue_s_limit_are_refused_at_once() -> None:
 
 
 async def test_others_are_answered_though_the_first_closed_its_media() -> None:
-    """The scan reads a view of its own."""
-    async with scanning(scan={"decode_threads": 1}) as it:
+    """The scan reads through a descriptor of its own."""
+    async with scanning(scan={"decoders": 1}) as it:
         it.embedder.go.clear()
         first, second = await media_of(plain(PURPLE)), await media_of(plain(PURPLE))
         leader = spawn(it.scanner.scan(first, soon()), name="scan")
@@ -414,4 +419,4 @@ async def test_log_has_one_line_a_scan_and_no_bytes(caplog: pytest.LogCaptureFix
         (record,) = caplog.records
         line = record.getMessage()
         assert f"sha256={media.sha256[:16]} action=block source=policy cached=False" in line
-        assert "red-and-blue in frame 0: red 0.7" in line
+        assert "red-and-blue: red 0.7" in line

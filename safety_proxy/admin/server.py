@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from safety_proxy import __version__
+from safety_proxy.media.processes import Decoders
 from safety_proxy.metrics import Metrics
 from safety_proxy.scanner import Scanner
 from safety_proxy.store.cache import VerdictCache
@@ -30,6 +31,7 @@ class AdminServer(Collector):
         metrics: Metrics,
         *,
         unscanned: Unscanned,
+        decoders: Decoders,
         queue_limit: int,
         upstream_alive: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -37,6 +39,7 @@ class AdminServer(Collector):
         self._cache = cache
         self._metrics = metrics
         self._unscanned = unscanned
+        self._decoders = decoders
         self._queue_limit = queue_limit
         self._upstream_alive = upstream_alive
         self._started = time.monotonic()
@@ -61,6 +64,7 @@ class AdminServer(Collector):
         del request
         checks = {
             "model": self._scanner.proven and self._model_works(),
+            "decoders": self._decoders.healthy,
             "pictrs": await self._upstream_alive(),
         }
         return web.json_response(checks, status=200 if all(checks.values()) else 503)
@@ -110,6 +114,7 @@ class AdminServer(Collector):
                 "limit": self._queue_limit,
                 "frames_waiting": model.batcher.frames_waiting if model else 0,
             },
+            "decoders": {"healthy": self._decoders.healthy, "lost": self._decoders.lost},
             "batches": {
                 "count": metrics.batches,
                 "frames": metrics.frames,
@@ -139,6 +144,11 @@ class AdminServer(Collector):
             "safety_proxy_unscanned",
             "Pictures that were let in unseen and have not been scanned since",
             value=len(self._unscanned),
+        )
+        yield CounterMetricFamily(
+            "safety_proxy_decoders_lost",
+            "Decoder processes that ended on the file they were given",
+            value=self._decoders.lost,
         )
         yield GaugeMetricFamily(
             "safety_proxy_scans_in_flight", "Scans under way", value=self._scanner.in_flight

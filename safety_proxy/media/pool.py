@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from safety_proxy.errors import ScanError
+from safety_proxy.errors import DecodersUnavailable
 from safety_proxy.logs import get_logger
 from safety_proxy.media import wire
 from safety_proxy.media.template import Template, TemplateFailed, Worker
@@ -36,12 +36,6 @@ _GRACE_SECONDS: Final = 0.05
 _TOLERATED: Final = 4
 _FIRST_WAIT_SECONDS: Final = 0.1
 _LONGEST_WAIT_SECONDS: Final = 10.0
-
-
-class DecodersUnavailable(ScanError):
-    """No decoder process can be had just now."""
-
-    reason = "decoders"
 
 
 class Pool:

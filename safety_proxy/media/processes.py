@@ -33,12 +33,12 @@ from typing import Final
 
 from safety_proxy.crops import CropSpec
 from safety_proxy.deadline import Deadline
-from safety_proxy.errors import ConfigError, ScanTimeout, UndecodableImage
+from safety_proxy.errors import ConfigError, DecoderLost, DecodersUnavailable, ScanTimeout
 from safety_proxy.logs import get_logger
 from safety_proxy.media import wire
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.descriptors import CropMemory, reopen
-from safety_proxy.media.pool import DecodersUnavailable, Pool
+from safety_proxy.media.pool import Pool
 from safety_proxy.media.template import Template, TemplateFailed, Worker, ending
 
 _logger = get_logger(__name__)
@@ -49,12 +49,6 @@ _ATTEMPTS: Final = 2
 
 # How it ended is known right after the end itself has shown on its socket.
 _ENDING_SECONDS: Final = 1.0
-
-
-class DecoderLost(UndecodableImage):
-    """The file ended the processes that it was given to; it is not given to another."""
-
-    reason = "decoder_lost"
 
 
 class Decoders:

@@ -6,7 +6,6 @@ nothing is ever written to a path built from what a client sent.
 
 import asyncio
 import hashlib
-import mmap
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -14,12 +13,22 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from weakref import finalize
 
 from safety_proxy.errors import BodyTooLarge, Busy
 
 # Disk and digest run on a thread; blocks of this size make the hop there cheap (one for most
 # pictures) and bound what one upload holds in memory.
 BLOCK_BYTES = 1024 * 1024
+
+
+class Held:
+    """A descriptor of a file's bytes, for reading only: open as long as somebody holds this."""
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self.descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        self.size_bytes = size_bytes
+        finalize(self, os.close, self.descriptor)
 
 
 class Media:
@@ -37,12 +46,9 @@ class Media:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(file, sha256=digest, size_bytes=os.fstat(file.fileno()).st_size)
 
-    def map(self) -> mmap.mmap:
-        """A read-only view with a handle of its own: it stays valid after this media is closed.
-
-        Raises ValueError if the file is empty, which cannot be mapped.
-        """
-        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+    def hold(self) -> Held:
+        """The bytes for somebody who may need them after this media is closed."""
+        return Held(self._file.fileno(), self.size_bytes)
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """The bytes in order, at most BLOCK_BYTES at a time.

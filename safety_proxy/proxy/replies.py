@@ -6,7 +6,7 @@ from aiohttp import web
 
 from safety_proxy.errors import Busy, SafetyProxyError, ScanError
 from safety_proxy.proxy.headers import SERVER
-from safety_proxy.verdict import Source, Verdict
+from safety_proxy.verdict import Verdict
 
 # Where nothing is known of when there will be room.
 RETRY_AFTER_SECONDS = 5
@@ -25,12 +25,7 @@ def refused(verdict: Verdict, number: int, count: int) -> web.Response:
     Says which file of several, never which concept: that would be an oracle to train against.
     """
     which = f"File {number} of {count}: " if count > 1 else ""
-    what = (
-        "The picture could not be read"
-        if verdict.source is Source.UNREADABLE
-        else "The picture was refused by the safety check"
-    )
-    return reply(400, which + what, "failed-external-validation")
+    return reply(400, which + verdict.public_message, verdict.code)
 
 
 def failed(error: SafetyProxyError) -> web.Response:

@@ -32,7 +32,7 @@ from safety_proxy.settings import ValidatorSettings
 from safety_proxy.tasks import spawn
 from safety_proxy.validator.connection import Answer, Connection
 from safety_proxy.validator.request import read_picture
-from safety_proxy.verdict import Action, Source, Verdict
+from safety_proxy.verdict import Action, Verdict
 
 _logger = get_logger(__name__)
 
@@ -207,13 +207,7 @@ def _judged(verdict: Verdict) -> Answer:
         case Action.ALLOW | Action.FLAG:
             return Answer(HTTPStatus.OK, "ok")
         case Action.BLOCK:
-            # Never which concept: that would be an oracle to train against.
-            msg = (
-                "The picture could not be read"
-                if verdict.source is Source.UNREADABLE
-                else "The picture was refused by the safety check"
-            )
-            return Answer(HTTPStatus.NOT_ACCEPTABLE, msg, "failed-external-validation")
+            return Answer(HTTPStatus.NOT_ACCEPTABLE, verdict.public_message, verdict.code)
         case _:
             assert_never(verdict.action)
 

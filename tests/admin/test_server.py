@@ -29,6 +29,7 @@ async def admin(proxy: Running) -> AsyncIterator[str]:
         proxy.cache,
         proxy.metrics,
         unscanned=proxy.unscanned,
+        decoders=proxy.decoders,
         queue_limit=64,
         upstream_alive=proxy.pictrs.is_alive,
     )
@@ -64,7 +65,7 @@ async def test_ready_when_the_model_is_there_and_pictrs_answers(
     client: ClientSession, admin: str
 ) -> None:
     """An upload would be judged and stored."""
-    assert await ready(client, admin) == (200, {"model": True, "pictrs": True})
+    assert await ready(client, admin) == (200, {"model": True, "decoders": True, "pictrs": True})
 
 
 async def test_not_ready_before_the_model_has_loaded(
@@ -72,9 +73,9 @@ async def test_not_ready_before_the_model_has_loaded(
 ) -> None:
     """The answer says what is missing."""
     model, proxy.scanner.model = proxy.scanner.model, None
-    assert await ready(client, admin) == (503, {"model": False, "pictrs": True})
+    assert await ready(client, admin) == (503, {"model": False, "decoders": True, "pictrs": True})
     proxy.scanner.model = model
-    assert await ready(client, admin) == (200, {"model": True, "pictrs": True})
+    assert await ready(client, admin) == (200, {"model": True, "decoders": True, "pictrs": True})
 
 
 async def test_not_ready_while_the_model_fails(
@@ -83,10 +84,10 @@ async def test_not_ready_while_the_model_fails(
     """And ready again when it works again."""
     proxy.embedder.error = RuntimeError("on purpose")
     assert (await upload(client, proxy.url, plain(RED))).status == 503
-    assert await ready(client, admin) == (503, {"model": False, "pictrs": True})
+    assert await ready(client, admin) == (503, {"model": False, "decoders": True, "pictrs": True})
     proxy.embedder.error = None
     assert (await upload(client, proxy.url, plain(RED))).status == 201
-    assert await ready(client, admin) == (200, {"model": True, "pictrs": True})
+    assert await ready(client, admin) == (200, {"model": True, "decoders": True, "pictrs": True})
 
 
 async def test_not_ready_while_pictrs_is_ill_or_gone(
@@ -98,10 +99,10 @@ async def test_not_ready_while_pictrs_is_ill_or_gone(
         return web.Response(status=500)
 
     pictrs.answer = ill
-    assert await ready(client, admin) == (503, {"model": True, "pictrs": False})
+    assert await ready(client, admin) == (503, {"model": True, "decoders": True, "pictrs": False})
     assert [r.target for r in pictrs.received] == ["/healthz"]
     await pictrs.stop()
-    assert await ready(client, admin) == (503, {"model": True, "pictrs": False})
+    assert await ready(client, admin) == (503, {"model": True, "decoders": True, "pictrs": False})
 
 
 async def test_not_ready_while_the_model_is_unproven_or_stuck(
@@ -109,11 +110,11 @@ async def test_not_ready_while_the_model_is_unproven_or_stuck(
 ) -> None:
     """A model that loaded is not yet one that works."""
     proxy.scanner.proven = False
-    assert await ready(client, admin) == (503, {"model": False, "pictrs": True})
+    assert await ready(client, admin) == (503, {"model": False, "decoders": True, "pictrs": True})
     proxy.scanner.proven = True
-    assert await ready(client, admin) == (200, {"model": True, "pictrs": True})
+    assert await ready(client, admin) == (200, {"model": True, "decoders": True, "pictrs": True})
     monkeypatch.setattr(Batcher, "stuck", property(lambda self: True))
-    assert await ready(client, admin) == (503, {"model": False, "pictrs": True})
+    assert await ready(client, admin) == (503, {"model": False, "decoders": True, "pictrs": True})
 
 
 async def test_stats_of_a_proxy_that_has_done_nothing(
@@ -143,6 +144,7 @@ async def test_stats_of_a_proxy_that_has_done_nothing(
         "blocked_by_client": {},
         "unscanned": 0,
         "queue": {"scans_in_flight": 0, "limit": 64, "frames_waiting": 0},
+        "decoders": {"healthy": True, "lost": 0},
         "batches": {"count": 0, "frames": 0, "mean_frames": 0, "largest": 0},
         "latency_seconds": {},
     }
@@ -165,7 +167,7 @@ async def test_stats_count_what_became_of_uploads(
     for body in (
         plain(RED),
         plain(RED),
-        animation([RED, BLUE, RED]),
+        animation([RED, BLUE, (9, 200, 200)]),
         plain(GREEN),
         plain(PURPLE),
         harmless_picture(),
@@ -207,7 +209,7 @@ async def test_stats_count_what_became_of_uploads(
 async def test_stats_show_the_queue(client: ClientSession, proxy: Running, admin: str) -> None:
     """One picture in the model, four frames of two others waiting for it, one asker joined."""
     proxy.embedder.go.clear()
-    bodies = [plain(RED), plain(BLUE), animation([RED, BLUE, RED]), plain(RED)]
+    bodies = [plain(RED), plain(BLUE), animation([RED, BLUE, (9, 200, 200)]), plain(RED)]
     uploads = [spawn(upload(client, proxy.url, bodies[0]), name="upload")]
     await until(proxy.embedder.started.is_set)
     uploads += [spawn(upload(client, proxy.url, body), name="upload") for body in bodies[1:]]

@@ -53,6 +53,8 @@ NEVER: Final = (
 
 _ERRORS: Final = (
     (400, "failed-external-validation"),
+    (400, "damaged"),
+    (400, "not-a-picture"),
     (400, "file-upload-error"),
     (400, "invalid-query"),
     (400, "download-file-error"),

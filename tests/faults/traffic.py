@@ -16,6 +16,7 @@ from tests.faults.world import Stored, World
 
 _DETAILS_KEYS: Final = {"width", "height", "content_type"}
 _NO_BODY: Final = {204, 304}
+_REFUSED: Final = {"failed-external-validation", "damaged", "not-a-picture", "too-large"}
 # Of pict-rs, without a word: for an alias that is not there, a range past the end, a wrong method.
 _EMPTY: Final = {200, 202, 404, 405, 408, 412, 416}
 
@@ -276,7 +277,7 @@ def _look_at(world: World, outcome: Outcome) -> None:
     takes = plan.road in _TAKING and not plan.is_by_address
     if takes and plan.kind is not Kind.CLEAN and reply.is_success:
         world.found("blocked pictures accepted", f"{what}: {reply.status}")
-    is_refused = reply.code == "failed-external-validation"
+    is_refused = reply.code in _REFUSED
     if plan.kind is Kind.CLEAN and (takes or plan.is_fair) and is_refused:
         world.found("clean pictures refused as unsafe", f"{what}: {reply.json['msg']}")
 

@@ -9,9 +9,10 @@ from typing import cast
 
 import pytest
 
+from safety_proxy.errors import DecodersUnavailable
 from safety_proxy.media import pool as pool_module
 from safety_proxy.media import wire
-from safety_proxy.media.pool import DecodersUnavailable, Pool
+from safety_proxy.media.pool import Pool
 from safety_proxy.media.template import Template, TemplateFailed, Worker
 from safety_proxy.tasks import spawn
 

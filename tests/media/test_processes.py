@@ -18,12 +18,17 @@ import pytest
 
 from safety_proxy.crops import CropSpec
 from safety_proxy.deadline import Deadline
-from safety_proxy.errors import ConfigError, ScanTimeout, UndecodableImage
+from safety_proxy.errors import (
+    ConfigError,
+    DecoderLost,
+    DecodersUnavailable,
+    ScanTimeout,
+    UndecodableImage,
+)
 from safety_proxy.media import pool as pool_module
 from safety_proxy.media import wire
 from safety_proxy.media.bounds import Bounds, Frame
-from safety_proxy.media.pool import DecodersUnavailable
-from safety_proxy.media.processes import DecoderLost, Decoders
+from safety_proxy.media.processes import Decoders
 from safety_proxy.tasks import spawn
 from tests.media import misbehavior
 

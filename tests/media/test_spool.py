@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -72,24 +73,18 @@ async def test_closed_spool_frees_its_file(spooled: Callable[[], set[str]]) -> N
     assert not spooled()
 
 
-async def test_map_outlives_the_media(spooled: Callable[[], set[str]]) -> None:
-    """It has a handle of its own; with both gone the file is freed."""
+async def test_what_is_held_outlives_the_media(spooled: Callable[[], set[str]]) -> None:
+    """It has a descriptor of its own, which cannot write; with both gone the file is freed."""
     media = await spool_of(b"bytes")
-    view = media.map()
+    held = media.hold()
     media.close()
-    assert view[:] == b"bytes"
-    with pytest.raises(TypeError):
-        view[0] = 1
-    view.close()
+    assert os.pread(held.descriptor, 10, 0) == b"bytes"
+    assert held.size_bytes == 5
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(held.descriptor, b"other")
+    assert len(spooled()) == 1
+    del held
     assert not spooled()
-
-
-async def test_empty_media_has_no_map() -> None:
-    """The system maps no empty file."""
-    with await spool_of() as media:
-        assert media.size_bytes == 0
-        with pytest.raises(ValueError, match="empty"):
-            media.map()
 
 
 def test_media_of_a_file_on_disk(tmp_path: Path) -> None:

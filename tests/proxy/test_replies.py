@@ -9,6 +9,8 @@ from safety_proxy.errors import DownloadFailed, QueueFull, UnknownRoute
 from safety_proxy.proxy import replies
 from safety_proxy.verdict import Action, ConceptScore, Reason, Source, Verdict
 
+REFUSED = "failed-external-validation"
+
 
 def body_of(response: web.Response) -> dict[str, str]:
     """The JSON of an answer."""
@@ -18,17 +20,17 @@ def body_of(response: web.Response) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("source", "count", "expected"),
+    ("source", "count", "expected", "code"),
     [
-        (Source.POLICY, 1, "The picture was refused by the safety check"),
-        (Source.BLOCK_LIST, 1, "The picture was refused by the safety check"),
-        (Source.UNREADABLE, 1, "The picture could not be read"),
-        (Source.POLICY, 3, "File 2 of 3: The picture was refused by the safety check"),
-        (Source.UNREADABLE, 2, "File 2 of 2: The picture could not be read"),
+        (Source.POLICY, 1, "The picture was refused by the safety check", REFUSED),
+        (Source.BLOCK_LIST, 1, "The picture was refused by the safety check", REFUSED),
+        (Source.UNREADABLE, 1, "The picture could not be read", "damaged"),
+        (Source.POLICY, 3, "File 2 of 3: The picture was refused by the safety check", REFUSED),
+        (Source.UNREADABLE, 2, "File 2 of 2: The picture could not be read", "damaged"),
     ],
 )
 def test_refusal_names_the_file_and_never_the_concept(
-    source: Source, count: int, expected: str
+    source: Source, count: int, expected: str, code: str
 ) -> None:
     """Who decided by what is for the log."""
     reason = Reason(
@@ -37,7 +39,7 @@ def test_refusal_names_the_file_and_never_the_concept(
     verdict = Verdict(Action.BLOCK, (reason,), "0" * 64, "model", "policy", source)
     answer = replies.refused(verdict, 2, count)
     assert answer.status == 400
-    assert body_of(answer) == {"msg": expected, "code": "failed-external-validation"}
+    assert body_of(answer) == {"msg": expected, "code": code}
 
 
 def test_scan_that_failed_may_be_tried_again() -> None:

@@ -37,7 +37,8 @@ REFUSED = {
     "msg": "The picture was refused by the safety check",
     "code": "failed-external-validation",
 }
-UNREADABLE = {"msg": "The picture could not be read", "code": "failed-external-validation"}
+DAMAGED = {"msg": "The picture could not be read", "code": "damaged"}
+NO_PICTURE = {"msg": "This is no picture or video of a known type", "code": "not-a-picture"}
 WEBM = bytes.fromhex("1a45dfa3 9f 4286810142f7810142f2810442f381084282847765626d") + bytes(500)
 MP4 = bytes.fromhex("00000018 66747970 69736f6d 00000200 69736f6d 6d703432") + bytes(500)
 
@@ -123,10 +124,10 @@ def with_text(picture: bytes, text: str) -> bytes:
         (plain(PURPLE), 406, REFUSED),
         (animation([RED] * 9 + [PURPLE]), 406, REFUSED),
         (blocked_by_hash(), 406, REFUSED),
-        (WEBM, 406, UNREADABLE),
-        (MP4, 406, UNREADABLE),
-        (b"no picture", 406, UNREADABLE),
-        (plain(RED)[:40], 406, UNREADABLE),
+        (WEBM, 406, DAMAGED),
+        (MP4, 406, DAMAGED),
+        (b"no picture", 406, NO_PICTURE),
+        (plain(RED)[:40], 406, DAMAGED),
     ],
 )
 async def test_verdict_is_the_answer(

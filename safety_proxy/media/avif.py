@@ -26,6 +26,7 @@ from safety_proxy.media.window import Spliced, Window
 
 _FULL: Final = 4  # version and flags of a full box
 _CODED: Final = frozenset({b"av01", b"grid", b"iovl", b"iden", b"tmap"})
+_ALPHA: Final = re.compile(rb"auxiliary:alpha\0|hevc:2015:auxid:1\0")
 _COLORS: Final = re.compile(rb"colrnclx", re.DOTALL)
 _APERTURE: Final = re.compile(rb"\0\0\0\x28clap", re.DOTALL)
 
@@ -38,14 +39,17 @@ _MOST_PICTURES: Final = 8
 class _Avif:
     """What the headers of an AVIF say.
 
-    primary: offset and length of the primary item's number. parts: numbers of items that belong to
-    another, as tiles or as its transparency. tracks: offsets of the names of picture tracks.
+    primary: offset and length of the primary item's number. tiles: of which items an item is made.
+    auxiliary: which items go with an item. alphas: those that say that they are transparency.
+    tracks: offsets of the names of picture tracks.
     """
 
     window: Window
     kinds: dict[int, bytes] = field(default_factory=dict)
     primary: tuple[int, int] | None = None
-    parts: set[int] = field(default_factory=set)
+    tiles: dict[int, list[int]] = field(default_factory=dict)
+    auxiliary: dict[int, list[int]] = field(default_factory=dict)
+    alphas: set[int] = field(default_factory=set)
     tracks: list[int] = field(default_factory=list)
     code_points: tuple[int, int] | None = None
     aperture: tuple[int, ...] | None = None
@@ -92,6 +96,8 @@ class _Avif:
             elif box.kind == b"iref":
                 for entry in boxes(window, at, box.end):
                     self._reference(entry, width)
+            elif box.kind == b"iprp":
+                self._properties(box)
 
     def _item(self, entry: Box) -> None:
         width = 4 if self.window.number(entry.content, 1) > 2 else 2  # noqa: PLR2004 -- of an infe
@@ -101,30 +107,88 @@ class _Avif:
             self.kinds[number] = self.window[at + width + 2 : at + width + 6]
 
     def _reference(self, entry: Box, width: int) -> None:
-        """dimg: the tiles that an item is made of. auxl: its transparency, or a depth map."""
+        """dimg: the tiles that an item is made of. auxl: what it is the transparency of."""
         number = self.window.number(entry.content, width)
         count = self.window.number(entry.content + width, 2)
         at = entry.content + width + 2
+        others = [
+            self.window.number(at + place * width, width)
+            for place in range(min(count, _MOST_ITEMS))
+            if at + (place + 1) * width <= entry.end
+        ]
         if entry.kind == b"dimg":
-            for place in range(min(count, _MOST_ITEMS)):
-                self.parts.add(self.window.number(at + place * width, width))
+            self.tiles.setdefault(number, []).extend(others)
         elif entry.kind == b"auxl":
-            self.parts.add(number)
+            for other in others:
+                self.auxiliary.setdefault(other, []).append(number)
+
+    def _properties(self, iprp: Box) -> None:
+        """Finds out which items are transparency: by a property, which an index ties to them."""
+        window = self.window
+        shared = first(window, b"ipco", iprp.content, iprp.end)
+        alpha = (
+            {
+                index
+                for index, box in enumerate(boxes(window, shared.content, shared.end), 1)
+                if box.kind == b"auxC"
+                and window.part(box.content, box.end).search(_ALPHA) is not None
+            }
+            if shared
+            else set()
+        )
+        for box in boxes(window, iprp.content, iprp.end):
+            if box.kind == b"ipma":
+                self._associations(box, alpha)
+
+    def _associations(self, ipma: Box, alpha: set[int]) -> None:
+        window, at = self.window, ipma.content + _FULL
+        number_width = 4 if window.number(ipma.content, 1) else 2
+        index_width = 2 if window.number(ipma.content + 3, 1) & 1 else 1
+        most = (1 << 8 * index_width - 1) - 1  # the highest bit says that it is essential
+        count, at = window.number(at, 4), at + 4
+        for _ in range(min(count, _MOST_ITEMS)):
+            number = window.number(at, number_width)
+            indices = window.number(at + number_width, 1)
+            at += number_width + 1
+            for _ in range(indices):
+                if window.number(at, index_width) & most in alpha:
+                    self.alphas.add(number)
+                at += index_width
 
     def _has_pictures(self, track: Box) -> bool:
         media = first(self.window, b"mdia", track.content, track.end)
         handler = media and first(self.window, b"hdlr", media.content, media.end)
-        return bool(handler) and self.window[handler.content + 8 : handler.content + 12] == b"pict"
+        if handler is None:
+            return False
+        return self.window[handler.content + 8 : handler.content + 12] == b"pict"
+
+    def _parts(self, shown: int) -> set[int]:
+        """What the item that is shown consists of, and what is thereby seen with it."""
+        parts = {shown}
+        if self._is_grid(shown):
+            parts.update(self.tiles.get(shown, []))
+        for item in tuple(parts):
+            alphas = self.alphas.intersection(self.auxiliary.get(item, []))
+            if len(alphas) == 1:  # of several, a decoder takes one
+                parts |= alphas
+                parts.update(
+                    *(self.tiles.get(alpha, []) for alpha in alphas if self._is_grid(alpha))
+                )
+        return parts
+
+    def _is_grid(self, number: int) -> bool:
+        return self.kinds.get(number) == b"grid"
 
     def further(self) -> Iterator[Rest]:
         """The pictures that are not shown, as copies in which they are."""
         if self.primary is not None:
             at, width = self.primary
             shown = self.window.number(at, width)
+            parts = self._parts(shown)
             others = [
                 number
                 for number, kind in self.kinds.items()
-                if kind in _CODED and number != shown and number not in self.parts
+                if kind in _CODED and number not in parts
             ]
             for number in others:
                 yield self._rest((8, b"avif"), (at, number.to_bytes(width, "big")))

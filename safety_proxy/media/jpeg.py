@@ -20,8 +20,9 @@ from safety_proxy.media.rest import Rest
 from safety_proxy.media.stills import Picture, frames_of
 from safety_proxy.media.window import Spliced, Window
 
-# Each scan goes over the whole picture again, so that 1,000 in a few KB would take minutes. Usual are
-# up to a dozen; libvips too refuses more than 100. 10^9 pixels in all scans take about a second.
+# Each scan goes over the whole picture again, and a few KB can hold a thousand of them. Usual are a
+# dozen at most; TurboJPEG has the same bound, which its fuzz targets set to 50 to 500. All scans of
+# 10^9 pixels together take 1.2 to 1.7 s.
 _MOST_SCANS: Final = 100
 _MOST_SCANNED_PIXELS: Final = 1_000_000_000
 
@@ -48,6 +49,10 @@ _CONTINUED: Final = {
 
 # APP1, APP2, APP3 to 13 and 15, COM; not APP0 and APP14, which say how colors are stored.
 _METADATA: Final = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
+_JFIF: Final = 0xE0
+_COLORS: Final = 0xEE
+# Their decoder takes all of the body, or fails: no room for anything else.
+_TABLES: Final = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD})
 _ALONE: Final = frozenset({0x01, 0xD8})  # markers with nothing behind them
 
 # A JPEG is decoded at a half, a quarter or an eighth of its size, never below so many crops' side.
@@ -67,6 +72,7 @@ class _Jpeg:
     has_adobe: bool = False
     has_several: bool = False
     scans: int = 0
+    data: int = 0  # where the first scan begins
     end: int | None = None
 
     def parse(self) -> None:
@@ -79,14 +85,16 @@ class _Jpeg:
                 self.kept.append(window.part(copied, start))
                 copied = end
                 self._note(marker, body)
-            elif marker == 0xE0:  # noqa: PLR2004 -- APP0
-                self.metadata.append(Rest("JFIF thumbnail", body))
-            elif marker == 0xEE:  # noqa: PLR2004 -- APP14
-                self.has_adobe = self.has_adobe or body[0:5] == _ADOBE
             elif marker == _SCAN:
                 self.scans += 1
+                self.data = self.data or start
             elif marker == _END:
                 self.end = end
+            elif marker not in _TABLES:
+                where = "JFIF thumbnail" if marker == _JFIF else "metadata"
+                self.metadata.append(Rest(where, body))
+                if marker == _COLORS and body[0:5] == _ADOBE:
+                    self.has_adobe = True
         self.kept.append(window.part(copied, self.end))
 
     def _segments(self) -> Iterator[tuple[int, int, int]]:
@@ -142,7 +150,9 @@ class _Jpeg:
             for parts in self.continued.values()
             if len(parts) > 1
         ]
-        found = [*self.metadata, *joined]
+        # No data of a scan looks like the start of a picture, unless one was put between them.
+        inside = Rest("within the data", self.window.part(self.data, self.end))
+        found = [*self.metadata, *joined, *([inside] if self.data else [])]
         if self.end is None:
             return found
         name = "second picture" if self.has_several else "after the end"

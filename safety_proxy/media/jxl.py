@@ -20,9 +20,11 @@ from safety_proxy.media.stills import Picture, frames_of
 from safety_proxy.media.window import Window
 
 try:
-    from pillow_jxl import Decoder
+    import pillow_jxl
 except ImportError:  # pragma: no cover -- the package depends on it; a build may lack it
-    Decoder = None
+    HAS_DECODER = False
+else:
+    HAS_DECODER = True
 
 _CODESTREAM: Final = b"\xff\x0a"
 _HEAD_BYTES: Final = 64
@@ -65,11 +67,6 @@ class _Bits:
         return height * _RATIOS[ratio][0] // _RATIOS[ratio][1], height
 
 
-def has_decoder() -> bool:
-    """Whether this build reads JPEG XL."""
-    return Decoder is not None
-
-
 def _head(window: Window) -> bytes:
     """The first bytes of the codestream, which a container may hold in parts."""
     if window[0:2] == _CODESTREAM:
@@ -103,10 +100,18 @@ def _check(window: Window, bounds: Bounds) -> None:
             raise undecodable(Code.UNSUPPORTED_TYPE, f"a JPEG XL with {what}")
 
 
-def _decoded(window: Window) -> tuple[bytes, Image.Image | None, bytes | None]:
-    """The JPEG that the file was made from, if it was, else the picture and its profile."""
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """The JPEG that the file was made from, if it was, else the picture."""
+
+    jpeg: bytes = b""
+    image: Image.Image | None = None
+    icc: bytes | None = None
+
+
+def _decoded(window: Window) -> _Decoded:
     try:
-        is_jpeg, info, data, icc, _ = Decoder(num_threads=0)(window.bytes())
+        is_jpeg, info, data, icc, _ = pillow_jxl.Decoder(num_threads=0)(window.bytes())
     except Exception:
         raise
     except BaseException as error:
@@ -114,12 +119,14 @@ def _decoded(window: Window) -> tuple[bytes, Image.Image | None, bytes | None]:
             raise
         raise undecodable(Code.DAMAGED, f"decoder failed: {error}") from error
     if is_jpeg:
-        return bytes(data), None, None
+        return _Decoded(jpeg=bytes(data))
     size = (info.width, info.height)
     if info.mode == "F;16":
         floats = np.frombuffer(data, np.float16).reshape(size[1], size[0])
-        return b"", Image.fromarray(floats.astype(np.float32)), icc
-    return b"", Image.frombytes(info.mode, size, data), icc
+        image = Image.fromarray(floats.astype(np.float32))
+    else:
+        image = Image.frombytes(info.mode, size, data)
+    return _Decoded(image=image, icc=icc)
 
 
 def read_jxl(
@@ -130,12 +137,13 @@ def read_jxl(
     Raises UndecodableImage, also for an animation and where the build has no decoder.
     """
     _check(window, bounds)
-    if Decoder is None:
+    if not HAS_DECODER:
         raise undecodable(Code.UNSUPPORTED_TYPE, "this build reads no JPEG XL")
     rest = Rest("metadata", window.part(_HEAD_BYTES))
-    jpeg, image, icc = _decoded(window)
-    if image is None:
-        frames, rests = read_jpeg(Window(jpeg), spec, bounds, where=where, few=few)
+    decoded = _decoded(window)
+    if decoded.image is None:
+        jpeg = Window(decoded.jpeg)
+        frames, rests = read_jpeg(jpeg, spec, bounds, where=where, few=few)
         return frames, [rest, *rests]
-    picture = Picture(image, ColorNotes(icc=icc))
+    picture = Picture(decoded.image, ColorNotes(icc=decoded.icc))
     return list(frames_of(picture, spec, where=where, few=few)), [rest]

@@ -2,7 +2,7 @@
 
 A file is a set of items, one of them the primary, and perhaps tracks of frames; the first brand
 says which of the two is shown. What is not shown is made so by changing the number of the primary
-item, the brand, or the name of the track before, in a copy.
+item, the brand, or the names of references and tracks, in a copy.
 """
 
 import re
@@ -41,7 +41,8 @@ class _Avif:
 
     primary: offset and length of the primary item's number. tiles: of which items an item is made.
     auxiliary: which items go with an item. alphas: those that say that they are transparency.
-    tracks: offsets of the names of picture tracks.
+    thumbnails: offsets of the names of references that make a thumbnail of an item, which no
+    decoder shows. tracks: offsets of the names of picture tracks.
     """
 
     window: Window
@@ -50,6 +51,7 @@ class _Avif:
     tiles: dict[int, list[int]] = field(default_factory=dict)
     auxiliary: dict[int, list[int]] = field(default_factory=dict)
     alphas: set[int] = field(default_factory=set)
+    thumbnails: list[int] = field(default_factory=list)
     tracks: list[int] = field(default_factory=list)
     code_points: tuple[int, int] | None = None
     aperture: tuple[int, ...] | None = None
@@ -118,6 +120,8 @@ class _Avif:
         ]
         if entry.kind == b"dimg":
             self.tiles.setdefault(number, []).extend(others)
+        elif entry.kind == b"thmb":
+            self.thumbnails.append(entry.start + 4)
         elif entry.kind == b"auxl":
             for other in others:
                 self.auxiliary.setdefault(other, []).append(number)
@@ -190,8 +194,9 @@ class _Avif:
                 for number, kind in self.kinds.items()
                 if kind in _CODED and number not in parts
             ]
+            links = [(place, b"free") for place in self.thumbnails]
             for number in others:
-                yield self._rest((8, b"avif"), (at, number.to_bytes(width, "big")))
+                yield self._rest((8, b"avif"), (at, number.to_bytes(width, "big")), *links)
             if self.tracks and shown in self.kinds:
                 is_sequence = self.window[8:12] == b"avis"
                 yield self._rest((8, b"avif" if is_sequence else b"avis"))

@@ -6,7 +6,7 @@
 | up to 1.5 : 1 | that, and the whole picture squashed: a center crop leaves out its ends |
 | longer | that, and so many parts along the long side that they cover all of it, at most 12; up to 2.5 : 1 the whole too |
 | from 24 : 1 on | parts of several panels each, side by side and below each other |
-| most of it one flat color | the rest, enlarged, once more |
+| most of it one flat color | what else there is, enlarged: in one, or up to 3 parts that lie apart |
 
 Frames of animations get the first two lines only; a long one is folded into panels, all in one
 crop. Models that squash or letterbox see the whole anyway, and get parts alone.
@@ -18,6 +18,7 @@ from math import ceil, sqrt
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from safety_proxy.crops import CropSpec, UInt8Array
@@ -32,6 +33,9 @@ _NEARLY_SQUARE: Final = 1.05
 _LONG: Final = 1.5
 _TOO_LONG_AS_ONE: Final = 2.5
 _MOST_PARTS: Final = 12
+
+# Where parts overlap by less, rounding would leave a line between them and the model's own crop.
+_OVERLAP: Final = 1.1
 
 # A part is squashed up to this ratio; a longer one is folded, into 8 x 8 panels at most.
 _FOLDED: Final = 2.25
@@ -48,6 +52,8 @@ _SPARE: Final = 2
 _FLAT_LEVELS: Final = 24
 _FLAT_SIDE: Final = 128
 _MOSTLY_FLAT: Final = 0.3
+_MOST_INNER_PARTS: Final = 3
+_TINY: Final = 1 / 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def views_of(size: tuple[int, int], spec: CropSpec, *, few: bool) -> list[View]:
     if few or ratio <= _LONG:
         return [own] if sees_all and ratio <= _TOO_LONG_AS_ONE else [own, whole]
     parts = list(_parts(ratio, spec, across=across))
-    if not sees_all and len(parts) % 2 and len(parts) < _MOST_PARTS:
+    if not sees_all and len(parts) % 2 and len(parts) > _OVERLAP * ratio:
         del parts[len(parts) // 2]  # the one in the middle is the model's own crop
     return [own, *([whole] if ratio <= _TOO_LONG_AS_ONE and not sees_all else []), *parts]
 
@@ -260,22 +266,53 @@ class Cutter:
         return self._small
 
 
-def inner_part(image: Image.Image) -> Box | None:
-    """Where the picture is, if more than two thirds of what there is are a flat border.
+def inner_parts(image: Image.Image) -> list[Box]:
+    """Where the pictures are, if two thirds of all there is are a flat ground; 3 at most.
 
+    One box around all of them if that leaves as much out, so that a picture is in one piece; else
+    those between which rows or columns are flat, the largest first, without what is tiny.
     image: RGB, any size; its small copy will do.
     """
     factors = max(1, image.width // _FLAT_SIDE), max(1, image.height // _FLAT_SIDE)
     small = np.asarray(image.reduce(factors)).astype(np.int16)
     edges = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
-    border = np.median(edges, axis=0)
-    differs = (np.abs(small - border) > _FLAT_LEVELS).any(axis=2)
+    ground = np.median(edges, axis=0)
+    differs = (np.abs(small - ground) > _FLAT_LEVELS).any(axis=2)
     rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
     if not rows.size:
-        return None
+        return []
     height, width = differs.shape
-    top, bottom = rows[0] / height, (rows[-1] + 1) / height
-    left, right = columns[0] / width, (columns[-1] + 1) / width
-    if (bottom - top) * (right - left) > _MOSTLY_FLAT:
-        return None
-    return float(left), float(top), float(right), float(bottom)
+    around = _share((rows[0], rows[-1] + 1), (columns[0], columns[-1] + 1), (height, width))
+    if _area(around) <= _MOSTLY_FLAT:
+        return [around]
+    parts = [
+        _share((band[0] + down[0], band[0] + down[1]), across, (height, width))
+        for band in _runs(differs.any(axis=1))
+        for across in _runs(differs[slice(*band)].any(axis=0))
+        for down in _runs(differs[slice(*band), slice(*across)].any(axis=1))
+    ]
+    if sum(map(_area, parts)) > _MOSTLY_FLAT:
+        return []
+    large = [part for part in parts if _shortest_side(part) >= _TINY]
+    return sorted(large, key=_area, reverse=True)[:_MOST_INNER_PARTS]
+
+
+def _runs(marks: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Start and end of each stretch of marks."""
+    edges = np.flatnonzero(np.diff(marks.astype(np.int8), prepend=0, append=0)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _share(down: tuple[int, int], across: tuple[int, int], size: tuple[int, int]) -> Box:
+    height, width = size
+    left, right = (float(edge / width) for edge in across)
+    top, bottom = (float(edge / height) for edge in down)
+    return left, top, right, bottom
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shortest_side(box: Box) -> float:
+    return min(box[2] - box[0], box[3] - box[1])

@@ -31,7 +31,7 @@ from safety_proxy.media.color import (
     simple,
 )
 from safety_proxy.media.likeness import ALIKE, Thumb, distances, thumb_of
-from safety_proxy.media.regions import Box, Cutter, View, inner_part, view_of_part, views_of
+from safety_proxy.media.regions import Box, Cutter, View, inner_parts, view_of_part, views_of
 
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,8 +106,9 @@ def _views(
     yield from views_of(size, spec, few=few)
     if picture.aperture is not None:
         yield view_of_part(picture.aperture, "part that is cut out", size, spec)
-    if not few and (inner := inner_part(reading.color(reading.cutter.small()))) is not None:
-        yield view_of_part(inner, "inner part", size, spec)
+    if not few:
+        for inner in inner_parts(reading.color(reading.cutter.small())):
+            yield view_of_part(inner, "inner part", size, spec)
 
 
 def _readings(image: Image.Image, notes: ColorNotes, spec: CropSpec) -> Iterator[_Reading]:

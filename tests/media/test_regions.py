@@ -16,7 +16,7 @@ from safety_proxy.media.color import as_rgb
 from safety_proxy.media.regions import (
     Cutter,
     View,
-    inner_part,
+    inner_parts,
     view_of_part,
     views_of,
 )
@@ -251,8 +251,7 @@ def test_picture_in_a_flat_border_is_found(
     """Wherever it is."""
     image = Image.new("RGB", size, ground)
     image.paste(scene((box[2] - box[0], box[3] - box[1])), box)
-    found = inner_part(image)
-    assert found is not None
+    (found,) = inner_parts(image)
     for share, edge, length in zip(found, box, size * 2, strict=True):
         assert share == pytest.approx(edge / length, abs=0.02)
 
@@ -267,4 +266,26 @@ def test_picture_in_a_flat_border_is_found(
 )
 def test_picture_without_a_border_has_no_inner_part(make: Callable[[], Image.Image]) -> None:
     """Nor has one that is all border."""
-    assert inner_part(make()) is None
+    assert inner_parts(make()) == []
+
+
+def test_pictures_that_lie_apart_are_parts_of_their_own() -> None:
+    """The three largest; a speck in the corner does not stretch one over all."""
+    image = Image.new("RGB", (800, 800), "white")
+    boxes = [(20, 30, 180, 190), (600, 600, 740, 700), (400, 60, 500, 160), (40, 700, 100, 760)]
+    for box in boxes:
+        image.paste(PURPLE, box)
+    image.paste(GREEN, (780, 780, 790, 790))
+    found = [[round(edge * 800) for edge in part] for part in inner_parts(image)]
+    assert len(found) == 3
+    for part, box in zip(found, boxes, strict=False):
+        assert part == pytest.approx(box, abs=12)
+
+
+def test_page_with_pictures_all_over_has_no_inner_part() -> None:
+    """The whole shows them large enough."""
+    image = Image.new("RGB", (800, 800), "white")
+    for left in range(20, 800, 200):
+        for top in range(20, 800, 200):
+            image.paste(PURPLE, (left, top, left + 150, top + 150))
+    assert inner_parts(image) == []

@@ -13,6 +13,7 @@ from safety_proxy.app import load_clip
 from safety_proxy.crops import UInt8Array
 from safety_proxy.inference.clip import DEMO, RANDOM_WEIGHTS, ClipEmbedder, choose
 from safety_proxy.inference.embedder import Embedder
+from safety_proxy.media.bounds import Bounds
 from safety_proxy.media.frames import read_frames
 from safety_proxy.settings import Settings, load_settings
 
@@ -67,15 +68,14 @@ class BareModel:
         return _rate(forward, seconds)
 
     def scan_rate(self, picture: bytes, seconds: float) -> float:
-        """With the decoding of each picture on the settings' threads, but without HTTP."""
+        """With the decoding of each picture on as many threads as decoders, but without HTTP."""
         batch = self._settings.model.batch_limit
-        pixels = self._settings.limits.max_frame_pixels
 
         def decode() -> UInt8Array:
             spec = self._embedder.crop_spec
-            return read_frames(picture, spec, max_frame_pixels=pixels, max_frames=1)[0].crop
+            return read_frames(picture, spec, Bounds())[0].crop
 
-        with ThreadPoolExecutor(self._settings.scan.decode_threads) as decoders:
+        with ThreadPoolExecutor(self._settings.scan.decoders) as decoders:
             ahead = deque(decoders.submit(decode) for _ in range(2 * batch))
 
             def scan() -> int:

@@ -279,7 +279,7 @@ def _digest(frames: list[Frame]) -> str:
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(frame.where.encode() + b"\0")
-        digest.update(frame.crop)
+        digest.update(frame.crop.data)
     return digest.hexdigest()
 
 

@@ -9,12 +9,13 @@ The map, from the edge inward; imports go downward only:
     validator/    the second door: pict-rs asks about what it is about to keep
     admin/        the private listener: health, readiness, statistics, metrics
     scanner.py    the main path: bytes -> Verdict, and the only maker of `Cleared`
-    media/        spooled bytes with their digest, and the crops that a model looks at
+    media/        spooled bytes with their digest, and the crops that a model looks at, decoded in
+                  processes of their own
     store/        verdicts already known, hashes that need no model, and what outlives a restart
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons
     metrics.py, pace.py, logs.py, settings.py, tasks.py
-    deadline.py, verdict.py, crops.py, redaction.py, errors.py
+    deadline.py, verdict.py, evidence.py, crops.py, redaction.py, errors.py
 """
 
 __version__ = "0.1.0"

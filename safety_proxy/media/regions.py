@@ -34,9 +34,6 @@ _LONG: Final = 1.5
 _TOO_LONG_AS_ONE: Final = 2.5
 _MOST_PARTS: Final = 12
 
-# Where parts overlap by less, rounding would leave a line between them and the model's own crop.
-_OVERLAP: Final = 1.1
-
 # A part is squashed up to this ratio; a longer one is folded, into 8 x 8 panels at most.
 _FOLDED: Final = 2.25
 _MOST_FOLDS: Final = 8
@@ -94,7 +91,7 @@ def views_of(size: tuple[int, int], spec: CropSpec, *, few: bool) -> list[View]:
     if few or ratio <= _LONG:
         return [own] if sees_all and ratio <= _TOO_LONG_AS_ONE else [own, whole]
     parts = list(_parts(ratio, spec, across=across))
-    if not sees_all and len(parts) % 2 and len(parts) > _OVERLAP * ratio:
+    if not sees_all and len(parts) % 2 and len(parts) < _MOST_PARTS:
         del parts[len(parts) // 2]  # the one in the middle is the model's own crop
     return [own, *([whole] if ratio <= _TOO_LONG_AS_ONE and not sees_all else []), *parts]
 

@@ -161,7 +161,7 @@ class Scanner:
         model.batcher.control = Control(frames[0].crop, embeddings[0])
         self.proven = (
             self._block_list.match(blocked.sha256) is not None
-            and model.judge.judge(embeddings[1:], [0]).action is not Action.BLOCK
+            and model.judge.judge(embeddings[1:], [""]).action is not Action.BLOCK
             and float(embeddings[0] @ embeddings[1]) < _SAME
         )
 
@@ -242,7 +242,7 @@ class Scanner:
     async def _judge(self, frames: list[Frame], shown: str, model: Model) -> Verdict:
         with self._metrics.stage("embed"):
             embeddings = await model.batcher.embed([frame.crop for frame in frames])
-        judgment = model.judge.judge(embeddings, [frame.index for frame in frames])
+        judgment = model.judge.judge(embeddings, [f"frame {frame.index}" for frame in frames])
         verdict = Verdict(
             judgment.action,
             judgment.reasons,

@@ -43,16 +43,19 @@ class ConceptScore:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a verdict is not a plain allow. For the log and the admin; never sent to a client."""
+    """Why a verdict is not a plain allow. For the log and the admin; never sent to a client.
+
+    where: the part of the file that it speaks of, as `media.frames.Frame.where`; "" for all of it.
+    """
 
     rule: str
     concepts: tuple[ConceptScore, ...] = ()
-    frame: int | None = None
+    where: str = ""
     detail: str = ""
 
     def __str__(self) -> str:
         scores = ", ".join(f"{c.concept} {c.score:.3f}>={c.threshold:.3f}" for c in self.concepts)
-        where = "" if self.frame is None else f" in frame {self.frame}"
+        where = f" in {self.where}" if self.where else ""
         return f"{self.rule}{where}: {scores or self.detail}"
 
 

@@ -15,6 +15,7 @@ TESTS = Path(__file__).parent
 EXEMPT = {
     "__main__.py": "calls the commands, which tests/test_cli.py tests",
     "crops.py": "types alone",
+    "evidence.py": "types alone",
     "demo/upstream.py": "finds a pict-rs for the demo, as tests/demo/test_run.py does",
     "inference/embedder.py": "a Protocol",
 }

@@ -22,10 +22,10 @@ def test_severity_rises_from_allow_over_flag_to_block() -> None:
     ("reason", "text"),
     [
         (
-            Reason("both", (FIRE, WATER), frame=7),
+            Reason("both", (FIRE, WATER), where="frame 7"),
             "both in frame 7: fire 0.812>=0.500, water 0.700>=0.600",
         ),
-        (Reason("first", (FIRE,), frame=0), "first in frame 0: fire 0.812>=0.500"),
+        (Reason("first", (FIRE,), where="frame 0"), "first in frame 0: fire 0.812>=0.500"),
         (Reason("block-list", detail="test picture"), "block-list: test picture"),
     ],
 )

@@ -62,17 +62,17 @@ class Judge:
             for control in policy.controls
         ]
 
-    def judge(self, embeddings: Float32Array, frames: Sequence[int]) -> Judgment:
+    def judge(self, embeddings: Float32Array, places: Sequence[str]) -> Judgment:
         """The judgment on one picture.
 
         embeddings: (F, D) float32, L2-normalized, a row for each looked-at frame; F >= 1.
-        frames: the index in the file of each row.
+        places: for each row where in the file it was seen, as `Reason.where` has it.
         Raises EmbedderUnavailable on a value that is not finite: NaN is below every threshold.
         """
         by_frame = [self._scores(row) for row in embeddings]
         if not all(isfinite(score.score) for scores in by_frame for score in scores.values()):
             raise EmbedderUnavailable("scores are not finite; no judgment can rest on them")
-        reasons = tuple(self._reasons(by_frame, frames))
+        reasons = tuple(self._reasons(by_frame, places))
         held = {reason.rule for reason in reasons}
         actions = [rule.action for rule in self.policy.rules if rule.name in held]
         return Judgment(
@@ -111,12 +111,12 @@ class Judge:
         return probabilities
 
     def _reasons(
-        self, by_frame: Sequence[dict[str, ConceptScore]], frames: Sequence[int]
+        self, by_frame: Sequence[dict[str, ConceptScore]], places: Sequence[str]
     ) -> Iterator[Reason]:
         for rule in self.policy.rules:
-            for frame, scores in zip(frames, by_frame, strict=True):
+            for where, scores in zip(places, by_frame, strict=True):
                 if _holds(rule, scores):
-                    yield Reason(rule.name, tuple(_evidence(rule, scores)), frame=frame)
+                    yield Reason(rule.name, tuple(_evidence(rule, scores)), where=where)
                     break
 
 

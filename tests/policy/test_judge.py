@@ -43,7 +43,7 @@ def judge_of(text: str, *, logit_scale: float = 10.0, logit_bias: float | None =
 
 def judged(judge: Judge, *frames: Mapping[str, float]) -> Judgment:
     """The judgment on these frames, which are the first ones of their file."""
-    return judge.judge(picture(*frames), range(len(frames)))
+    return judge.judge(picture(*frames), [f"frame {number}" for number in range(len(frames))])
 
 
 COSINE = """
@@ -159,9 +159,9 @@ def test_a_control_corrects_its_own_frame_alone() -> None:
     assert judged(judge, {**strong, "sunset": 0.3}).action is Action.FLAG
     judgment = judged(judge, {**strong, "sunset": 0.3}, strong)
     assert judgment.action is Action.BLOCK
-    assert [(reason.rule, reason.frame) for reason in judgment.reasons] == [
-        ("flagged", 0),
-        ("blocked", 1),
+    assert [(reason.rule, reason.where) for reason in judgment.reasons] == [
+        ("flagged", "frame 0"),
+        ("blocked", "frame 1"),
     ]
 
 
@@ -321,10 +321,12 @@ def test_the_most_severe_action_of_all_rules_that_hold_wins(
 def test_a_reason_names_rule_concepts_and_the_frame_of_the_file() -> None:
     """Of an animation looked at in parts, the first frame where the rule held."""
     strong = {"flame": 0.3, "wave": 0.4}
-    judgment = judge_of(COSINE).judge(picture({}, {"wave": 0.25}, strong, strong), [0, 13, 26, 40])
+    judgment = judge_of(COSINE).judge(
+        picture({}, {"wave": 0.25}, strong, strong), ["a", "b", "c", "d"]
+    )
     flagged, blocked = judgment.reasons
-    assert (flagged.rule, flagged.frame) == ("flagged", 13)
-    assert (blocked.rule, blocked.frame) == ("blocked", 26)
+    assert (flagged.rule, flagged.where) == ("flagged", "b")
+    assert (blocked.rule, blocked.where) == ("blocked", "c")
     assert [(c.concept, c.weight) for c in blocked.concepts] == [("fire", 3), ("water", 1)]
     found = [(c.score, c.threshold) for c in blocked.concepts]
     assert np.array(found) == pytest.approx(np.array([(0.3, 0.2), (0.4, 0.22)]), abs=1e-6)
@@ -367,7 +369,7 @@ def test_scores_that_are_no_numbers_are_a_failure_and_no_allow(
         np.errstate(invalid="ignore"),
         pytest.raises(EmbedderUnavailable, match="not finite"),
     ):
-        judge_of(text).judge(embeddings, [0, 1])
+        judge_of(text).judge(embeddings, ["", ""])
 
 
 def test_templates_are_averaged_and_normalized() -> None:
@@ -400,7 +402,7 @@ def test_templates_are_averaged_and_normalized() -> None:
         ([1.0, 0.0, 0.0], half, half),
         ([0.0, 0.0, 1.0], 0.0, 1.8 / math.sqrt(0.36 + 1.8 * 1.8)),
     ]:
-        scores = judge.judge(np.array([embedding], np.float32), [0]).scores
+        scores = judge.judge(np.array([embedding], np.float32), [""]).scores
         assert [score.score for score in scores] == pytest.approx([fire, either], abs=1e-6)
 
 
@@ -461,7 +463,7 @@ def test_default_policies_judge(model: str) -> None:
 
     judge = Judge(policy, embed, logit_scale=100, logit_bias=None)
     like_none, like_all = np.array([[0, 1], [1, 0]], np.float32)
-    assert judge.judge(like_none[None], [0]).action is Action.ALLOW
-    blocked = judge.judge(like_all[None], [0])
+    assert judge.judge(like_none[None], [""]).action is Action.ALLOW
+    blocked = judge.judge(like_all[None], [""])
     assert blocked.action is Action.BLOCK
     assert blocked.reasons[0].rule == policy.rules[0].name

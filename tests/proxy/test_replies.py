@@ -31,7 +31,9 @@ def test_refusal_names_the_file_and_never_the_concept(
     source: Source, count: int, expected: str
 ) -> None:
     """Who decided by what is for the log."""
-    reason = Reason("rule", (ConceptScore("concept", 0.9, 0.5, 1),), frame=4, detail="detail")
+    reason = Reason(
+        "rule", (ConceptScore("concept", 0.9, 0.5, 1),), where="frame 4", detail="detail"
+    )
     verdict = Verdict(Action.BLOCK, (reason,), "0" * 64, "model", "policy", source)
     answer = replies.refused(verdict, 2, count)
     assert answer.status == 400

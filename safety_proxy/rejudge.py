@@ -26,7 +26,7 @@ Transition = tuple[Action, Action]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A picture that two policies judge differently. `scores` of the judgments are all concepts'."""
+    """A picture that two policies judge differently."""
 
     sha256: str
     old: Judgment

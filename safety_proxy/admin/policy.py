@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
@@ -47,7 +48,7 @@ class PolicyAdmin:
     active: what is in force; None while the model loads.
     build_judge: makes a policy ready for the model; it may raise ConfigError or ScanError.
     switch: from its return on, every new scan uses this judge.
-    file: `policy.file` of the settings.
+    file, severity: of the settings' policy; the severity moves every policy that is sent.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class PolicyAdmin:
         build_judge: Callable[[Policy], Awaitable[Judge]],
         switch: Callable[[Judge], None],
         file: Path | None,
+        severity: float | None = None,
     ) -> None:
         self._database = database
         self._active = active
         self._build_judge = build_judge
         self._switch = switch
-        self._file = file
+        self._file = file.expanduser() if file else None
+        self._severity = severity
         self._turn = asyncio.Lock()
         self.routes = [
             web.post("/api/v1/policy/diff", self._diff),
@@ -71,19 +74,20 @@ class PolicyAdmin:
         ]
 
     async def reload(self) -> None:
-        """Puts `policy.file` in force as it is now. What is wrong with it is logged: the old stays."""
+        """Puts `policy.file` in force as it is now; if it is wrong, that is logged, and no more."""
         async with self._turn:
             try:
                 if self._file is None:
                     raise ConfigError("policy.file is not set: there is no file to read again.")
-                await self._put_in_force(await asyncio.to_thread(load_policy, self._file))
+                load = partial(load_policy, self._file, severity=self._severity)
+                await self._put_in_force(await asyncio.to_thread(load))
             except SafetyProxyError as error:
-                _logger.error("the policy stays as it was", detail=str(error))
+                _logger.warning("the policy stays as it was", detail=str(error))
 
     async def _diff(self, request: web.Request) -> web.Response:
         async with self._turn:
             try:
-                policy, limit = parse_policy(await _text(request), where=_SENT), _limit(request)
+                policy, limit = self._parse(await _text(request)), _limit(request)
                 active, judge = self._in_force(), await self._build_judge(policy)
                 return web.json_response(await self._compare(active, judge, limit))
             except SafetyProxyError as error:
@@ -93,7 +97,7 @@ class PolicyAdmin:
         async with self._turn:
             try:
                 text = await _text(request)
-                policy, limit = parse_policy(text, where=_SENT), _limit(request)
+                policy, limit = self._parse(text), _limit(request)
                 before = self._in_force()
                 judge = await self._put_in_force(policy)
             except SafetyProxyError as error:
@@ -106,6 +110,9 @@ class PolicyAdmin:
                 _logger.warning("what the policy changes is not known", detail=str(error))
                 answer |= _head(before, judge)
             return web.json_response(answer)
+
+    def _parse(self, text: str) -> Policy:
+        return parse_policy(text, where=_SENT, severity=self._severity)
 
     def _in_force(self) -> Active:
         active = self._active()
@@ -218,7 +225,7 @@ def _judgment(judgment: Judgment) -> dict[str, Any]:
 
 def _replace(file: Path, text: str) -> None:
     """Old or new, whole, whatever happens meanwhile; links and mode stay as they are."""
-    file = file.expanduser().resolve()
+    file = file.resolve()
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
     with NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
         try:

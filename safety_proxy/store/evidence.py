@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, Final
 
-
 from safety_proxy.errors import StoreUnavailable
 from safety_proxy.evidence import Evidence, Float32Array, Pdq
 from safety_proxy.logs import get_logger
@@ -37,7 +36,8 @@ _PAUSE_SECONDS: Final = 60.0
 _PDQ_BYTES: Final = 32
 
 _INSERT = """
-INSERT INTO pictures (sha256, model, sha1, md5, media_type, pdq, places, crops, first_seen, last_seen)
+INSERT INTO pictures
+    (sha256, model, sha1, md5, media_type, pdq, places, crops, first_seen, last_seen)
 VALUES (:sha256, :model, :sha1, :md5, :media_type, :pdq, :places, :crops, :now, :now)
 ON CONFLICT (sha256, model) DO UPDATE SET
     sha1 = excluded.sha1, md5 = excluded.md5, media_type = excluded.media_type, pdq = excluded.pdq,
@@ -104,9 +104,7 @@ class EvidenceStore:
         puts them right.
         """
         row = await self.database.run(
-            lambda connection: connection.execute(
-                _FIND, (bytes.fromhex(sha256), model)
-            ).fetchone()
+            lambda connection: connection.execute(_FIND, (bytes.fromhex(sha256), model)).fetchone()
         )
         if row is None:
             return None

@@ -16,7 +16,8 @@ import numpy as np
 from safety_proxy.evidence import Float32Array
 from safety_proxy.policy.judge import Judge, Judgment
 from safety_proxy.store.database import Database
-from safety_proxy.store.vectors import Chunk, read_chunks, read_name
+from safety_proxy.store.pictures import read_name
+from safety_proxy.store.vectors import Chunk, read_chunks
 from safety_proxy.verdict import Action
 
 _ACTIONS: Final = tuple(Action)

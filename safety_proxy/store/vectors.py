@@ -4,7 +4,6 @@ Half of the bytes, and of a cosine about 1e-5 is lost (tests/store/test_vectors.
 normalized again: what it would mend is as small, and every reader would pay for it.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,14 +76,6 @@ def read_chunks(connection: sqlite3.Connection, model: str) -> Iterator[Chunk]:
         last = rows[-1][0]
         if (chunk := _chunk(rows, dimensions)) is not None:
             yield chunk
-
-
-def read_name(connection: sqlite3.Connection, picture: int) -> tuple[str, tuple[str, ...]] | None:
-    """The sha256 of a picture and the places of its embeddings; None if it was swept away."""
-    row = connection.execute(
-        "SELECT sha256, places FROM pictures WHERE id = ?", (picture,)
-    ).fetchone()
-    return row and (row[0].hex(), tuple(json.loads(row[1])))
 
 
 def _read_rows(connection: sqlite3.Connection, model: int, last: int) -> list[tuple[int, bytes]]:

@@ -1,26 +1,30 @@
 """What another policy would make of every known picture: their embeddings, judged twice.
 
-No picture is decoded and no model asked. The reading and the judging are done in a thread of their
-own, a few megabytes at a time, so that uploads go on meanwhile.
+No picture is decoded and no model asked. One thread reads and two judge, a few megabytes at a time,
+so that uploads go on meanwhile.
 """
 
 import threading
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safety_proxy.evidence import Float32Array
 from safety_proxy.policy.judge import Judge, Judgment
 from safety_proxy.store.database import Database
 from safety_proxy.store.pictures import read_name
-from safety_proxy.store.vectors import Chunk, read_chunks
+from safety_proxy.store.vectors import Chunk, Rows, read_rows
 from safety_proxy.verdict import Action
 
 _ACTIONS: Final = tuple(Action)
+
+# numpy gives the interpreter free while it computes, so they keep two cores busy.
+_JUDGES: Final = 2
 
 Transition = tuple[Action, Action]
 
@@ -78,41 +82,58 @@ class _Comparison:
 
     def over(self, connection: Connection, model: str) -> Diff:
         """The difference over all evidence that this connection can read."""
-        for chunk in read_chunks(connection, model):
-            if self.stop.is_set():
-                break
-            self._add(connection, chunk)
+        with ThreadPoolExecutor(_JUDGES, thread_name_prefix="rejudge") as pool:
+            judged: deque[Future[_Judged | None]] = deque()
+            for rows in read_rows(connection, model):
+                judged.append(pool.submit(self._judge, rows))
+                if len(judged) > _JUDGES:
+                    self._add(connection, judged.popleft().result())
+                if self.stop.is_set():
+                    break
+            for last in judged:
+                self._add(connection, last.result())
         return Diff(
             pictures=self._counts.total(),
             counts={_transition(code): count for code, count in sorted(self._counts.items())},
             changed=tuple(self._changed),
         )
 
-    def _add(self, connection: Connection, chunk: Chunk) -> None:
+    def _judge(self, rows: Rows) -> "_Judged | None":
+        chunk = rows.decode()
+        if chunk is None:
+            return None
         old = self._old.actions(chunk.embeddings, chunk.starts).astype(np.int64)
         new = self._new.actions(chunk.embeddings, chunk.starts).astype(np.int64)
-        codes = old * len(_ACTIONS) + new
-        for code, count in zip(*np.unique(codes, return_counts=True), strict=True):
-            before, after = _transition(int(code))
-            room = max(0, self._limit - self._counts[int(code)])
-            self._counts[int(code)] += int(count)
+        return _Judged(chunk, old * len(_ACTIONS) + new)
+
+    def _add(self, connection: Connection, judged: "_Judged | None") -> None:
+        if judged is None:
+            return
+        chunk, codes = judged.chunk, judged.codes
+        for code in np.unique(codes).tolist():
+            indices = np.flatnonzero(codes == code).tolist()
+            room = max(0, self._limit - self._counts[code])
+            self._counts[code] += len(indices)
+            before, after = _transition(code)
             if before is not after:
-                for index in np.flatnonzero(codes == code)[:room]:
-                    self._name(connection, int(chunk.pictures[index]), chunk.of(int(index)))
+                for index in indices[:room]:
+                    self._name(connection, int(chunk.pictures[index]), chunk.of(index))
 
     def _name(self, connection: Connection, picture: int, embeddings: Float32Array) -> None:
         name = read_name(connection, picture)
-        if name is None:
+        if name is None or len(name[1]) != len(embeddings):  # swept meanwhile, or damaged
             return
         sha256, places = name
-        if len(places) == len(embeddings):
-            old, new = self._judgments(embeddings, places)
-            self._changed.append(Change(sha256, old, new))
+        old, new = self._old.judge(embeddings, places), self._new.judge(embeddings, places)
+        self._changed.append(Change(sha256, old, new))
 
-    def _judgments(
-        self, embeddings: Float32Array, places: Sequence[str]
-    ) -> tuple[Judgment, Judgment]:
-        return self._old.judge(embeddings, places), self._new.judge(embeddings, places)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """codes: (P,) int64, the transition of each picture of the chunk."""
+
+    chunk: Chunk
+    codes: NDArray[np.int64]
 
 
 def _transition(code: int) -> Transition:

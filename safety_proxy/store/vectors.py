@@ -19,8 +19,8 @@ _STORED: Final = np.dtype("<f2")
 # The length of an embedding that is none: one with a bit turned over, by far most of them.
 _LENGTH_TOLERANCE: Final = 0.01
 
-# Of stored vectors, in one chunk: it grows sixfold while it is judged.
-_CHUNK_BYTES: Final = 8 * 1024 * 1024
+# Of stored vectors, at a time: they grow tenfold while they are judged.
+_CHUNK_BYTES: Final = 2 * 1024 * 1024
 _ROWS_AT_ONCE: Final = 64
 
 
@@ -60,10 +60,35 @@ class Chunk:
         return self.embeddings[self.starts[index] : end]
 
 
-def read_chunks(connection: sqlite3.Connection, model: str) -> Iterator[Chunk]:
-    """All embeddings of a model, in the order they came; damaged ones are left out.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of the table, each a picture's id and its embeddings of so many dimensions."""
 
-    Each chunk is read in a transaction of its own, so that the log can be emptied in between.
+    rows: list[tuple[int, bytes]]
+    dimensions: int
+
+    def decode(self) -> Chunk | None:
+        """All in them that is not damaged; None where everything is."""
+        rows = [row for row in self.rows if _fits(row[1], self.dimensions)]
+        if not rows:
+            return None
+        stored = np.frombuffer(b"".join([vectors for _, vectors in rows]), _STORED)
+        embeddings = stored.astype(np.float32).reshape(-1, self.dimensions)
+        counts = np.array([len(vectors) for _, vectors in rows]) // (
+            self.dimensions * _STORED.itemsize
+        )
+        starts = np.cumsum(counts, dtype=np.int64) - counts
+        sound = np.logical_and.reduceat(_sound(embeddings), starts)
+        if not sound.all():
+            kept = [row for row, is_sound in zip(rows, sound, strict=True) if is_sound]
+            return Rows(kept, self.dimensions).decode()
+        return Chunk(np.array([picture for picture, _ in rows], np.int64), starts, embeddings)
+
+
+def read_rows(connection: sqlite3.Connection, model: str) -> Iterator[Rows]:
+    """All embeddings of a model, in the order they came, some megabytes at a time.
+
+    Each in a transaction of its own, so that the log can be emptied in between.
     """
     row = connection.execute(
         "SELECT id, dimensions FROM models WHERE fingerprint = ?", (model,)
@@ -72,13 +97,12 @@ def read_chunks(connection: sqlite3.Connection, model: str) -> Iterator[Chunk]:
         return
     number, dimensions = row
     last = 0
-    while rows := _read_rows(connection, number, last):
+    while rows := _read_some(connection, number, last):
         last = rows[-1][0]
-        if (chunk := _chunk(rows, dimensions)) is not None:
-            yield chunk
+        yield Rows(rows, dimensions)
 
 
-def _read_rows(connection: sqlite3.Connection, model: int, last: int) -> list[tuple[int, bytes]]:
+def _read_some(connection: sqlite3.Connection, model: int, last: int) -> list[tuple[int, bytes]]:
     cursor = connection.execute(
         "SELECT picture, vectors FROM embeddings WHERE picture > ? AND model = ? ORDER BY picture",
         (last, model),
@@ -90,24 +114,6 @@ def _read_rows(connection: sqlite3.Connection, model: int, last: int) -> list[tu
         size += sum(len(vectors) for _, vectors in more)
     cursor.close()
     return rows
-
-
-def _chunk(rows: list[tuple[int, bytes]], dimensions: int) -> Chunk | None:
-    rows = [row for row in rows if _fits(row[1], dimensions)]
-    if not rows:
-        return None
-    stored = np.frombuffer(b"".join([vectors for _, vectors in rows]), _STORED)
-    embeddings = stored.astype(np.float32).reshape(-1, dimensions)
-    lengths = np.array([len(vectors) for _, vectors in rows]) // (dimensions * _STORED.itemsize)
-    chunk = Chunk(
-        np.array([picture for picture, _ in rows], np.int64),
-        np.cumsum(lengths, dtype=np.int64) - lengths,
-        embeddings,
-    )
-    sound = np.logical_and.reduceat(_sound(embeddings), chunk.starts)
-    if sound.all():
-        return chunk
-    return _chunk([row for row, is_sound in zip(rows, sound, strict=True) if is_sound], dimensions)
 
 
 def _fits(blob: bytes, dimensions: int) -> bool:

@@ -1,7 +1,7 @@
 """Tests of safety_proxy/store/vectors.py: what float16 costs, and reading all there is."""
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 
 from safety_proxy.evidence import Float32Array
 from safety_proxy.store import vectors
-from safety_proxy.store.vectors import as_stored, from_blob, read_chunks, to_blob
+from safety_proxy.store.vectors import Chunk, as_stored, from_blob, read_rows, to_blob
 from tests.store.made import directions, evidence_of, filled
 
 # What docs/evidence.md promises of a cosine: always (half of float16's last bit), and for the sizes
@@ -74,6 +74,12 @@ def test_damaged_embeddings_are_none(broken: Callable[[Float32Array], bytes]) ->
 def test_no_dimensions_are_none() -> None:
     """As of a model that only verdicts are recorded of."""
     assert from_blob(b"\0\0", 0) is None
+
+
+def read_chunks(connection: sqlite3.Connection, model: str) -> Iterator[Chunk]:
+    """All that is not damaged."""
+    decoded = (rows.decode() for rows in read_rows(connection, model))
+    return (chunk for chunk in decoded if chunk is not None)
 
 
 @pytest.fixture
@@ -159,5 +165,3 @@ async def test_writers_go_on_while_all_is_read(tmp_path: Path, small_chunks: Non
 
         assert await database.read(read) == 100
         writer.close()
-
-

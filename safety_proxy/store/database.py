@@ -71,6 +71,20 @@ CREATE TABLE IF NOT EXISTS embeddings (
     model INTEGER NOT NULL,
     vectors BLOB NOT NULL           -- float16, little-endian, one embedding after another
 ) STRICT;
+CREATE TABLE IF NOT EXISTS listed (
+    sha256 TEXT PRIMARY KEY,
+    action TEXT NOT NULL CHECK (action IN ('allow', 'block')),
+    pdq BLOB NOT NULL,              -- what a block spreads by, 33 bytes each: hash and quality
+    note TEXT NOT NULL,
+    who TEXT NOT NULL,
+    listed_at REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS excluded (
+    hash TEXT PRIMARY KEY,          -- an entry of a shared list that does not count here
+    note TEXT NOT NULL,
+    who TEXT NOT NULL,
+    excluded_at REAL NOT NULL
+) STRICT;
 """
 
 

@@ -8,6 +8,7 @@ distribution whose quantile the bound of k hits is (Wilks 1941), however the val
 
 import math
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from safety_proxy.errors import SafetyProxyError
 from safety_proxy.evaluation.bounds import CONFIDENCE, Rate, most_hits, pictures_needed
 from safety_proxy.evaluation.tally import Survey
-from safety_proxy.policy.policy import SEVERITY_LIMIT
+from safety_proxy.evaluation.wording import bound_of
+from safety_proxy.policy.policy import SEVERITY_LIMIT, CurvePoint, Policy, Provenance
 from safety_proxy.verdict import Action
 
 # Severities are written with so many decimals.
-DECIMALS: Final = 4
+DECIMALS: Final = 3
 
 # Of the curve so many points go into the policy file.
 _POINTS: Final = 16
@@ -128,6 +130,42 @@ def curve(harmless: Survey, chosen: Choice) -> tuple[Point, ...]:
     severities = {value for value in severities if math.isfinite(value)} | {chosen.severity}
     return tuple(
         Point(severity, harmless.rate_at(severity, Action.BLOCK)) for severity in sorted(severities)
+    )
+
+
+def calibrated(
+    policy: Policy, harmless: Survey, choice: Choice, points: tuple[Point, ...], day: date
+) -> Policy:
+    """The policy at the chosen severity, with how it was found; for the model that looked."""
+    rounded_up = bound_of(choice.blocked)
+    kind = "" if choice.is_shown else "point estimate, the sample is too small to show more: "
+    return Policy.model_validate(
+        {
+            **policy.model_dump(exclude={"provenance"}),
+            "note": (
+                f"calibrated on {day:%Y-%m-%d}: {kind}{choice.blocked.hits} of "
+                f"{harmless.pictures} harmless pictures blocked, at most {rounded_up} "
+                f"at {CONFIDENCE:.0%} confidence"
+            ),
+            # A fingerprint ends with the precision; the weights are the same in any.
+            "model": [harmless.model.rpartition("/")[0] or harmless.model],
+            "severity": choice.severity,
+            "provenance": Provenance(
+                model=harmless.model,
+                data=harmless.data_digest,
+                date=day,
+                pictures=harmless.pictures,
+                wanted_rate=choice.wanted,
+                curve=[
+                    CurvePoint(
+                        severity=point.severity,
+                        rate=point.blocked.share,
+                        bound=point.blocked.bound,
+                    )
+                    for point in points
+                ],
+            ),
+        }
     )
 
 

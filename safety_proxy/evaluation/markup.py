@@ -9,7 +9,7 @@ from html import escape
 from typing import NewType
 
 from safety_proxy.evaluation.bounds import Rate
-from safety_proxy.evaluation.wording import level, percent
+from safety_proxy.evaluation.wording import bound_of, level, share_of
 
 Html = NewType("Html", str)
 
@@ -32,11 +32,14 @@ def count(number: int) -> Html:
     return Html(f'<data value="{number}">{number:,}</data>')
 
 
-def share(fraction: float, *, up: bool = False) -> Html:
-    """A share in percent, also for machines as the fraction that it is."""
-    if math.isnan(fraction):
-        return text(percent(fraction))
-    return Html(f'<data value="{fraction!r}">{percent(fraction, up=up)}</data>')
+def share(rate: Rate) -> Html:
+    """The share that was seen, also for machines as the fraction that it is."""
+    return Html(f'<data value="{rate.share!r}">{share_of(rate)}</data>')
+
+
+def bound(rate: Rate) -> Html:
+    """The bound, also for machines as the fraction that it is."""
+    return Html(f'<data value="{rate.bound!r}">{bound_of(rate)}</data>')
 
 
 def severity(value: float) -> Html:
@@ -48,7 +51,7 @@ def severity(value: float) -> Html:
 
 def rate_cells(rate: Rate) -> list[Html]:
     """Three cells: how many, their share, and the bound."""
-    return [count(rate.hits), share(rate.share), share(rate.bound, up=True)]
+    return [count(rate.hits), share(rate), bound(rate)]
 
 
 def paragraph(content: Html, kind: str = "") -> Html:
@@ -68,24 +71,22 @@ def section(identity: str, heading: str, *content: Html) -> Html:
     """A part of the page; nothing at all without content."""
     if not any(content):
         return Html("")
-    return Html(
-        f'<section id="{identity}"><h2>{escape(heading)}</h2>{"".join(content)}</section>'
-    )
+    return Html(f'<section id="{identity}"><h2>{escape(heading)}</h2>{"".join(content)}</section>')
 
 
-def table(headings: Sequence[str], rows: Iterable[Row]) -> Html:
+def table(headings: Sequence[str], rows: Iterable[Row], kind: str = "") -> Html:
     """A table whose first column names the rows and whose others are numbers."""
     first, *others = (escape(heading) for heading in headings)
     head = f'<th scope="col">{first}</th>' + "".join(
         f'<th scope="col" class="n">{heading}</th>' for heading in others
     )
     body = "".join(
-        f"<tr{' class="high"' if stands_out else ''}>"
-        f'<th scope="row">{name}</th>{"".join(f"<td class=n>{cell}</td>" for cell in cells)}</tr>'
+        f'<tr class="{"high" if stands_out else ""}"><th scope="row">{name}</th>'
+        f"{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
         for name, cells, stands_out in rows
     )
     return Html(
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll {kind}" tabindex="0"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

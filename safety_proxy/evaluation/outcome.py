@@ -9,6 +9,7 @@ from safety_proxy.evaluation.bounds import CONFIDENCE, Rate
 from safety_proxy.evaluation.calibration import Choice, Point
 from safety_proxy.evaluation.groups import Group
 from safety_proxy.evaluation.tally import Standout, Survey
+from safety_proxy.policy.forms import Form
 from safety_proxy.policy.policy import Policy
 from safety_proxy.verdict import Action
 
@@ -17,13 +18,14 @@ from safety_proxy.verdict import Action
 class Outcome:
     """What `policy`, as it was before any calibration, makes of the pictures.
 
-    source, must_block_source: what was looked at, as it may be shown.
+    source, must_block_source: what was looked at, as it may be shown. form: of the scores.
     made: when. must_block: of the pictures that must be caught; None if none were given.
     choice, curve: of `calibrate`; None and empty for `evaluate`.
     """
 
     source: str
     policy: Policy
+    form: Form
     made: datetime
     harmless: Survey
     groups: tuple[Group, ...]
@@ -49,13 +51,11 @@ class Outcome:
         caught = self.must_block.rate(Action.BLOCK)
         return Rate(caught.pictures - caught.hits, caught.pictures)
 
-    @property
-    def blocked_if_none_missed(self) -> Rate | None:
-        """What harmless pictures pay at the severity that catches all which must be caught."""
-        choice = self.choice
-        if choice is None or choice.needed_severity is None:
-            return None
-        return self.harmless.rate_at(choice.needed_severity, Action.BLOCK)
+    def thresholds(self, concept: str, severity: float) -> tuple[float, float]:
+        """The lowest and the highest threshold of a concept's prompts at a severity."""
+        tables = self.policy.concepts[concept]
+        moved = [self.form.moved(tables.bounds(prompt)[0], severity) for prompt in tables.prompts]
+        return min(moved), max(moved)
 
 
 def as_document(outcome: Outcome) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from safety_proxy.crops import Float32Array
 from safety_proxy.evaluation.bounds import upper_bounds
 from safety_proxy.evaluation.outcome import Outcome
-from safety_proxy.evaluation.wording import percent
+from safety_proxy.evaluation.wording import wanted
 from safety_proxy.verdict import Action
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def rate_plot(outcome: Outcome) -> str:
             axes.plot(severities, np.where(missed > 0, missed, np.nan), color=_MISSED, lw=2)
         _mark(axes, outcome, (low, high))
         axes.set(xlim=(low, high), ylim=(floor, 1), yscale="log", xlabel="severity")
-        axes.yaxis.set_major_formatter(lambda value, _: percent(value))
+        axes.yaxis.set_major_formatter(lambda value, _: wanted(value))
         axes.yaxis.set_minor_locator(_no_ticks())
         axes.grid(visible=True, axis="y", lw=0.8)
         return _svg(figure)
@@ -107,30 +107,22 @@ def margin_plot(outcome: Outcome, concept: int) -> str:
 def _mark(axes: "Axes", outcome: Outcome, limits: tuple[float, float]) -> None:
     """The policy's own severity, the wanted rate, and the chosen point."""
     now, choice = outcome.policy.severity, outcome.choice
+    middle = sum(limits) / 2 if choice is None or choice.severity == now else choice.severity
     if choice is None or choice.severity != now:
         axes.axvline(now, color=_MUTED, lw=1.2, ls=(0, (1, 2)))
-        _label(axes, now, "now", limits)
+        _label(axes, now, "as it is", _MUTED, leftward=now < middle)
     if choice is None:
         return
     axes.axhline(choice.wanted, color=_WANTED, lw=1.2, ls=(0, (5, 3)))
     axes.axvline(choice.severity, color=_INK, lw=1.2)
     axes.plot([choice.severity], [choice.blocked.bound], "o", color=_INK, ms=6, zorder=5)
-    _label(axes, choice.severity, "chosen", limits)
+    _label(axes, choice.severity, "chosen", _INK, leftward=choice.severity < now)
 
 
-def _label(axes: "Axes", at: float, text: str, limits: tuple[float, float]) -> None:
-    """Above the plot, so that it never covers a curve."""
-    low, high = limits
-    side = "right" if at > low + 0.85 * (high - low) else "left" if at < low + 0.15 * (
-        high - low
-    ) else "center"
-    axes.annotate(
-        text,
-        (at, 1.02),
-        xycoords=("data", "axes fraction"),
-        ha=side,
-        color=_INK if text == "chosen" else _MUTED,
-    )
+def _label(axes: "Axes", at: float, text: str, color: str, *, leftward: bool) -> None:
+    """Above the plot, so that it covers no curve; on the side away from the other label."""
+    side = "right" if leftward else "left"
+    axes.annotate(text, (at, 1.02), xycoords=("data", "axes fraction"), ha=side, color=color)
 
 
 def _range(outcome: Outcome) -> tuple[float, float]:
@@ -180,6 +172,4 @@ def _svg(figure: "Figure") -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="[a-z0-9]+_\d+"', "", svg)
     svg = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", svg)
-    return re.sub(
-        "|".join(_VARIABLES), lambda match: f"var({_VARIABLES[match[0]]})", svg
-    )
+    return re.sub("|".join(_VARIABLES), lambda match: f"var({_VARIABLES[match[0]]})", svg)

@@ -18,12 +18,22 @@ from safety_proxy import __version__
 from safety_proxy.crops import UInt8Array
 from safety_proxy.evaluation import markup
 from safety_proxy.evaluation.bounds import CONFIDENCE, Rate
-from safety_proxy.evaluation.calibration import missed_at
-from safety_proxy.evaluation.markup import Html, Row, count, section, severity, share, table, text
+from safety_proxy.evaluation.calibration import Choice, missed_at
+from safety_proxy.evaluation.markup import (
+    Html,
+    Row,
+    bound,
+    count,
+    section,
+    severity,
+    share,
+    table,
+    text,
+)
 from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.plots import margin_plot, rate_plot
 from safety_proxy.evaluation.tally import Standout, Survey
-from safety_proxy.evaluation.wording import percent
+from safety_proxy.evaluation.wording import bound_of, level, wanted
 from safety_proxy.verdict import Action
 
 _CSP: Final = (
@@ -44,7 +54,6 @@ def report(outcome: Outcome) -> str:
         _head(outcome),
         _figures(outcome),
         _chosen(outcome),
-        _curve(outcome),
         _groups(outcome),
         _rules(outcome),
         _concepts(outcome),
@@ -76,18 +85,18 @@ def _head(outcome: Outcome) -> Html:
 def _figures(outcome: Outcome) -> Html:
     harmless, missed = outcome.harmless, outcome.missed
     figures = [
-        markup.figure("Blocked", share(outcome.blocked.share), _below(outcome.blocked), "main"),
-        markup.figure("Flagged or blocked", share(outcome.flagged.share), _below(outcome.flagged)),
+        markup.figure("Blocked", share(outcome.blocked), _below(outcome.blocked), "main"),
+        markup.figure("Flagged or blocked", share(outcome.flagged), _below(outcome.flagged)),
     ]
     if missed is not None:
         name = "Missed of those that must be caught"
-        figures.append(markup.figure(name, share(missed.share), _below(missed), "miss"))
+        figures.append(markup.figure(name, share(missed), _below(missed), "miss"))
     without = harmless.unreadable + harmless.failed
     below = Html(f"and {count(harmless.duplicates)} duplicates, counted once")
     figures.append(markup.figure("Files without a verdict", count(without), below))
     meaning = (
         f"If these pictures are a fair sample of the harmless ones that your users upload, fewer "
-        f"than {percent(outcome.blocked.bound, up=True)} of those would be blocked "
+        f"than {bound_of(outcome.blocked)} of those would be blocked "
         f"({CONFIDENCE:.0%} confidence). This says nothing about what the policy misses."
     )
     return Html(
@@ -97,50 +106,64 @@ def _figures(outcome: Outcome) -> Html:
 
 
 def _below(rate: Rate) -> Html:
-    return Html(f"{count(rate.hits)} pictures, at most {share(rate.bound, up=True)}")
+    return Html(f"{count(rate.hits)} pictures, at most {bound(rate)}")
 
 
 def _chosen(outcome: Outcome) -> Html:
+    """The curve, and where there is one the choice: what it costs, and against what."""
     choice = outcome.choice
-    if choice is None:
-        return Html("")
-    bound = percent(choice.blocked.bound, up=True)
-    if choice.is_shown:
-        says = f"At severity {choice.severity:g} at most {bound} of harmless pictures are blocked"
-        note = f"{says}, and {percent(choice.wanted)} was wanted."
-    else:
-        note = (
-            f"This sample is too small for the wanted {percent(choice.wanted)}. At severity "
-            f"{choice.severity:g} it keeps that rate itself, but the real rate may be up to {bound}."
-        )
-    kind = "note good" if choice.is_shown else "note"
+    heading, note, numbers = "Rate against severity", Html(""), Html("")
+    if choice is not None:
+        heading = f"Chosen: severity {level(choice.severity)}"
+        kind = "note good" if choice.is_shown else "note"
+        note = Html(f'<div class="{kind}">{markup.paragraph(text(_verdict(choice)))}</div>')
+        numbers = table(*_trade_off(outcome), "narrow lead")
+    says = "Severity moves all thresholds together: to the right the policy is stricter."
     return section(
-        "chosen",
-        f"Chosen: severity {choice.severity:g}",
-        Html(f'<div class="{kind}">{markup.paragraph(text(note))}</div>'),
-        table(*_trade_off(outcome)),
+        "severity",
+        heading,
+        note,
+        Html(f'<div class="pair">{_curve(outcome)}{numbers}</div>'),
+        _points(outcome),
+        markup.paragraph(text(says), "muted small"),
+    )
+
+
+def _verdict(choice: Choice) -> str:
+    at, at_most, asked = level(choice.severity), bound_of(choice.blocked), wanted(choice.wanted)
+    if choice.is_shown:
+        return (
+            f"At severity {at} at most {at_most} of harmless pictures are blocked; "
+            f"{asked} was wanted."
+        )
+    return (
+        f"This sample is too small for the wanted {asked}. At severity {at} its own share keeps "
+        f"that rate, but the real rate may be up to {at_most}."
     )
 
 
 def _trade_off(outcome: Outcome) -> tuple[list[str], list[Row]]:
     """What each severity in question costs and, where that was measured, misses."""
-    choice, missing = outcome.choice, outcome.must_block
+    choice, must_block = outcome.choice, outcome.must_block
     assert choice is not None
-    points = [("as it is", outcome.policy.severity), ("chosen", choice.severity)]
-    if choice.needed_severity is not None:
-        points.append(("to miss none", choice.needed_severity))
-    headings = ["", "severity", "blocked", "share", "at most", "flagged or blocked"]
-    rows: list[Row] = []
-    for name, at in points:
-        cells = [severity(at)]
-        if math.isfinite(at):
-            cells += markup.rate_cells(outcome.harmless.rate_at(at, Action.BLOCK))
-            cells.append(share(outcome.harmless.rate_at(at, Action.FLAG).share))
-            cells += [] if missing is None else markup.rate_cells(missed_at(missing, at))
-        rows.append((text(name), cells, False))
-    if missing is not None:
-        headings += ["missed", "share", "at most"]
-    return headings, rows
+    points = {"as it is": outcome.policy.severity, "chosen": choice.severity}
+    if choice.needed_severity is not None and math.isfinite(choice.needed_severity):
+        points["to miss none"] = choice.needed_severity
+    at = list(points.values())
+    rows: list[Row] = [(text("severity"), [severity(point) for point in at], False)]
+    for action, name in ((Action.BLOCK, "blocked"), (Action.FLAG, "flagged or blocked")):
+        rows += _rate_rows(name, [outcome.harmless.rate_at(point, action) for point in at])
+    if must_block is not None:
+        rows += _rate_rows("missed", [missed_at(must_block, point) for point in at])
+    return ["", *points], rows
+
+
+def _rate_rows(name: str, rates: list[Rate]) -> list[Row]:
+    return [
+        (text(name), [count(rate.hits) for rate in rates], True),
+        (text("share"), [share(rate) for rate in rates], False),
+        (text("at most"), [bound(rate) for rate in rates], False),
+    ]
 
 
 def _curve(outcome: Outcome) -> Html:
@@ -149,17 +172,21 @@ def _curve(outcome: Outcome) -> Html:
         entries.append(("missed", "missed of those that must be caught"))
     if outcome.choice is not None:
         entries += [("wanted", "wanted rate"), ("dot", "bound at the chosen severity")]
-    plot = Html(
-        f'<figure class="plot wide">{rate_plot(outcome)}'
+    return Html(
+        f'<figure class="plot">{rate_plot(outcome)}'
         f"<figcaption>{markup.key(*entries)}</figcaption></figure>"
     )
+
+
+def _points(outcome: Outcome) -> Html:
     rows: list[Row] = [
         (severity(point.severity), markup.rate_cells(point.blocked), False)
         for point in outcome.curve
     ]
-    numbers = table(["severity", "blocked", "share", "at most"], rows) if rows else Html("")
-    says = "Severity moves all thresholds together; to the right the policy is stricter."
-    return section("curve", "Rate against severity", markup.paragraph(text(says)), plot, numbers)
+    if not rows:
+        return Html("")
+    points = table(["severity", "blocked", "share", "at most"], rows, "narrow")
+    return Html(f"<details><summary>The numbers of the curve</summary>{points}</details>")
 
 
 def _groups(outcome: Outcome) -> Html:
@@ -176,19 +203,24 @@ def _groups(outcome: Outcome) -> Html:
         (
             text(group.name or "(top)"),
             [
-                count(group.blocked.pictures),
-                *markup.rate_cells(group.blocked),
-                share(group.flagged.share),
+                Html(f"{count(group.blocked.hits)} of {count(group.blocked.pictures)}"),
+                share(group.blocked),
+                bound(group.blocked),
+                share(group.flagged),
             ],
             group.is_far_above,
         )
         for group in groups[:_GROUPS_SHOWN]
     ]
-    headings = ["sub-folder", "pictures", "blocked", "share", "at most", "flagged or blocked"]
+    headings = ["sub-folder", "blocked", "share", "at most", "flagged or blocked"]
     more = len(groups) - len(rows)
     rest = markup.paragraph(text(f"and {more:,} more, none of them worse"), "muted small")
     return section(
-        "groups", "By sub-folder", warning, table(headings, rows), rest if more else Html("")
+        "groups",
+        "By sub-folder",
+        warning,
+        table(headings, rows, "groups"),
+        rest if more else Html(""),
     )
 
 
@@ -203,7 +235,9 @@ def _rules(outcome: Outcome) -> Html:
         for rule in outcome.policy.rules
     ]
     headings = ["rule", "pictures", "share", "at most"]
-    return section("rules", "Rules that held for harmless pictures", table(headings, rows))
+    return section(
+        "rules", "Rules that held for harmless pictures", table(headings, rows, "narrow")
+    )
 
 
 def _concepts(outcome: Outcome) -> Html:
@@ -211,7 +245,8 @@ def _concepts(outcome: Outcome) -> Html:
     plots = [
         Html(
             f'<figure class="plot"><h3>{text(name)}</h3>{margin_plot(outcome, place)}'
-            f'<figcaption class="small muted">{_quantiles(harmless, place)}</figcaption></figure>'
+            f'<figcaption class="small muted">{_quantiles(harmless, place)}<br>'
+            f"{_thresholds(outcome, name)}</figcaption></figure>"
         )
         for place, name in enumerate(harmless.concepts)
     ]
@@ -239,6 +274,19 @@ def _quantiles(survey: Survey, concept: int) -> Html:
         for quantile, value in zip(_QUANTILES, values, strict=True)
     ]
     return text(f"{', '.join(pairs)}; highest {margins.max():+.3f}")
+
+
+def _thresholds(outcome: Outcome, concept: str) -> Html:
+    words = [f"threshold as it is {_span(outcome.thresholds(concept, outcome.policy.severity))}"]
+    if outcome.choice is not None:
+        chosen = outcome.thresholds(concept, outcome.choice.severity)
+        words.append(f"at the chosen severity {_span(chosen)}")
+    return text(", ".join(words))
+
+
+def _span(limits: tuple[float, float]) -> str:
+    low, high = limits
+    return f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
 
 
 def _standouts(identity: str, heading: str, survey: Survey) -> Html:

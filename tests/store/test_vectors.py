@@ -45,6 +45,17 @@ def test_as_stored_is_what_comes_back() -> None:
     assert len(to_blob(fresh)) == 7 * 48 * 2
 
 
+def test_every_float16_that_an_embedding_can_hold_is_read_as_it_is() -> None:
+    """Of all there are, the subnormal and both zeros among them; the others are damage."""
+    every = np.arange(2**16, dtype=np.uint16).view("<f2")
+    read = vectors._widened(every.tobytes(), 2**8).reshape(-1)
+    finite = np.isfinite(every)
+    with np.errstate(invalid="ignore"):
+        expected = every.astype(np.float32)
+    assert np.array_equal(read[finite].view(np.uint32), expected[finite].view(np.uint32))
+    assert (np.abs(read[~finite]) > 65535).all()
+
+
 def damage(embedding: Float32Array, value: float) -> bytes:
     damaged = embedding.copy()
     damaged[0, 3] = value

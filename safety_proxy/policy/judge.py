@@ -1,18 +1,23 @@
 """A policy, ready to judge: its prompts as embeddings of one model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import isfinite
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safety_proxy.crops import Float32Array
-from safety_proxy.errors import EmbedderUnavailable
-from safety_proxy.policy.policy import CRITICAL_WEIGHT, Condition, Policy, Rule
+from safety_proxy.policy.explain import Explanation, explain
+from safety_proxy.policy.scores import EmbedTexts, Scorer
+from safety_proxy.policy.tables import Policy, Rule
+from safety_proxy.policy.weighing import Int8Array, Needs, Scales
 from safety_proxy.verdict import Action, ConceptScore, Reason
 
-EmbedTexts = Callable[[Sequence[str]], Float32Array]
+# Rows judged at once: bounds memory (about 10 MB at 768 numbers a row), and stays in the caches;
+# 4096 take more than twice as long for each row (docs/policy.md).
+CHUNK_ROWS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,10 @@ class Judgment:
 class Judge:
     """Judges embeddings of the model whose text tower `embed_texts` is.
 
-    logit_scale, logit_bias: of that model, see Embedder; only `contrast` uses them.
+    logit_scale, logit_bias: of that model, see Embedder.
     Costs a forward pass of the text tower when made, and a dot product for each frame.
+    `judge`, `actions`, `severity_of` and `explain` agree exactly: they share scores and rules, and
+    a row's scores do not depend on its neighbors.
     """
 
     def __init__(
@@ -45,22 +52,12 @@ class Judge:
     ) -> None:
         self.policy = policy
         self.version = policy.version
-        self._logit_scale = logit_scale
-        self._logit_bias = logit_bias
-        # A model trained with a sigmoid lets each text stand for itself.
-        compares = policy.score == "contrast" and logit_bias is None
-        self._neutral = _embed(policy.neutral, policy.templates, embed_texts) if compares else None
-        self._concepts = {
-            name: _Prompts.of(
-                _embed([prompt.text for prompt in concept.prompts], policy.templates, embed_texts),
-                [concept.bounds(prompt) for prompt in concept.prompts],
-            )
-            for name, concept in policy.concepts.items()
-        }
-        self._controls = [
-            (control, _embed(control.prompts, policy.templates, embed_texts))
-            for control in policy.controls
-        ]
+        self.scorer = Scorer(policy, embed_texts, logit_scale=logit_scale, logit_bias=logit_bias)
+        self.scales = Scales(policy, self.scorer.form, self.scorer.spans)
+        self._actions = np.array([rule.action.severity for rule in policy.rules], np.int8)
+        self._moved = np.array(
+            [self.scorer.form.moved(t, policy.severity) for t in self.scales.thresholds.tolist()]
+        )
 
     def judge(self, embeddings: Float32Array, places: Sequence[str]) -> Judgment:
         """The judgment on one picture.
@@ -69,105 +66,122 @@ class Judge:
         places: for each row where in the file it was seen, as `Reason.where` has it.
         Raises EmbedderUnavailable on a value that is not finite: NaN is below every threshold.
         """
-        by_frame = [self._scores(row) for row in embeddings]
-        if not all(isfinite(score.score) for scores in by_frame for score in scores.values()):
-            raise EmbedderUnavailable("scores are not finite; no judgment can rest on them")
-        reasons = tuple(self._reasons(by_frame, places))
-        held = {reason.rule for reason in reasons}
-        actions = [rule.action for rule in self.policy.rules if rule.name in held]
+        scores = self.scorer.score(embeddings).prompts
+        needs = self.scales.needs(scores)
+        held = self.scales.held(needs, self.policy.severity)
+        concepts = self._concept_scores(scores, needs)
         return Judgment(
-            action=max(actions, key=lambda action: action.severity, default=Action.ALLOW),
-            reasons=reasons,
+            action=list(Action)[int(self._severest(held).max())],
+            reasons=tuple(self._reasons(held, concepts, places)),
             scores=tuple(
-                max((scores[name] for scores in by_frame), key=lambda s: s.score - s.threshold)
-                for name in self._concepts
+                max((frame[name] for frame in concepts), key=lambda s: s.score - s.threshold)
+                for name in self.policy.concepts
             ),
         )
 
-    def _scores(self, embedding: Float32Array) -> dict[str, ConceptScore]:
-        rest = self._neutral_logit(embedding)
-        shifts = dict.fromkeys(self._concepts, 0.0)
-        for control, prompts in self._controls:
-            if self._score(prompts @ embedding, rest).max() >= control.threshold:
-                for concept, shift in control.shifts.items():
-                    shifts[concept] += shift
-        return {
-            name: prompts.found(name, self._score(prompts.embeddings @ embedding, rest) + shift)
-            for (name, prompts), shift in zip(self._concepts.items(), shifts.values(), strict=True)
-        }
+    def actions(self, embeddings: Float32Array, starts: NDArray[np.int64]) -> Int8Array:
+        """The action on each of very many pictures, as `Action.severity`: exactly `judge`'s.
 
-    def _neutral_logit(self, embedding: Float32Array) -> float:
-        """What a prompt's logit is compared with: all neutral prompts together."""
-        if self._neutral is None:
-            return 0.0
-        return float(np.logaddexp.reduce(self._logit_scale * (self._neutral @ embedding)))
+        embeddings: (N, D) float32 or float16, L2-normalized; a memory map is read chunk by chunk.
+        starts: (P,) rising from 0: picture p has the rows starts[p] to starts[p + 1], or to the
+            end; at least one each.
+        Returns (P,) int8. Raises as `judge`, and ValueError on starts that are no such thing.
+        """
+        _check_starts(starts, len(embeddings))
+        rows = np.empty(len(embeddings), np.int8)
+        for chunk, needs in self._chunks(embeddings):
+            rows[chunk] = self._severest(self.scales.held(needs, self.policy.severity))
+        return np.maximum.reduceat(rows, starts) if len(starts) else rows
 
-    def _score(self, cosines: Float32Array, rest: float) -> Float32Array:
-        """(P,) cosines as they are, or the probability of each prompt beside the neutral ones."""
-        if self.policy.score == "cosine":
-            return cosines
-        logits = self._logit_scale * cosines + (self._logit_bias or 0.0)
-        probabilities: Float32Array = np.exp(logits - np.logaddexp(logits, rest))
-        return probabilities
+    def severity_of(
+        self, embeddings: Float32Array, starts: NDArray[np.int64], action: Action
+    ) -> Float32Array:
+        """The least severity at which each picture gets this action or a more severe one.
+
+        One number tells how near a picture is: a policy of severity s acts so on exactly the
+        pictures with severity_of <= s, whatever the policy's own severity is. inf: no rule could
+        ever lead there; -inf: always, as for `allow`. Parameters and errors are those of `actions`.
+        Returns (P,) float32.
+        """
+        _check_starts(starts, len(embeddings))
+        leading = [n for n, severity in enumerate(self._actions) if severity >= action.severity]
+        if action is Action.ALLOW:
+            return np.full(len(starts), -np.inf, np.float32)
+        rows = np.full(len(embeddings), np.inf, np.float32)
+        for chunk, needs in self._chunks(embeddings) if leading else ():
+            rows[chunk] = self.scales.severities(needs)[:, leading].min(axis=1)
+        return np.minimum.reduceat(rows, starts) if len(starts) else rows
+
+    def margins(self, embeddings: Float32Array) -> Float32Array:
+        """(N, C) float32: of each concept the score of its best prompt over that one's threshold.
+
+        In cosines or probabilities, after controls, at severity 0; concepts in the policy's order.
+        Found from 0 on. Embeddings and errors are those of `actions`.
+        """
+        margins = np.empty((len(embeddings), len(self.scorer.spans)), np.float32)
+        for chunk in _chunks_of(len(embeddings)):
+            over = self.scorer.score(embeddings[chunk]).prompts - self.scales.thresholds
+            for number, span in enumerate(self.scorer.spans.values()):
+                margins[chunk, number] = over[:, span].max(axis=1)
+        return margins
+
+    def explain(self, embeddings: Float32Array, places: Sequence[str]) -> Explanation:
+        """All that the judgment rests on, and what would change it. Parameters are `judge`'s."""
+        return explain(self.policy, self.scorer, self.scales, (embeddings, places))
+
+    def _chunks(self, embeddings: Float32Array) -> Iterator[tuple[slice, Needs]]:
+        for chunk in _chunks_of(len(embeddings)):
+            yield chunk, self.scales.needs(self.scorer.score(embeddings[chunk]).prompts)
+
+    def _severest(self, held: NDArray[np.bool_]) -> Int8Array:
+        """(N,): of all rules that hold in a row the severest action."""
+        severest: Int8Array = (held * self._actions).max(axis=1)
+        return severest
+
+    def _concept_scores(
+        self, scores: NDArray[np.float64], needs: Needs
+    ) -> list[dict[str, ConceptScore]]:
+        """For each row each concept by the prompt that stands highest over its threshold."""
+        over = scores - self._moved
+        weights = self.scales.concept_weights(needs, self.policy.severity)
+        return [
+            {
+                name: ConceptScore(
+                    name,
+                    score=float(scores[row, best := span.start + int(over[row, span].argmax())]),
+                    threshold=float(self._moved[best]),
+                    weight=int(weights[name][row]),
+                )
+                for name, span in self.scorer.spans.items()
+            }
+            for row in range(len(scores))
+        ]
 
     def _reasons(
-        self, by_frame: Sequence[dict[str, ConceptScore]], places: Sequence[str]
+        self,
+        held: NDArray[np.bool_],
+        concepts: Sequence[dict[str, ConceptScore]],
+        places: Sequence[str],
     ) -> Iterator[Reason]:
-        for rule in self.policy.rules:
-            for where, scores in zip(places, by_frame, strict=True):
-                if _holds(rule, scores):
+        for number, rule in enumerate(self.policy.rules):
+            for holds, where, scores in zip(held[:, number], places, concepts, strict=True):
+                if holds:
                     yield Reason(rule.name, tuple(_evidence(rule, scores)), where=where)
                     break
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompts:
-    """Of one concept: embeddings (P, D), and (P,) thresholds and critical thresholds."""
-
-    embeddings: Float32Array
-    thresholds: Float32Array
-    criticals: Float32Array
-
-    @classmethod
-    def of(
-        cls, embeddings: Float32Array, bounds: Sequence[tuple[float, float | None]]
-    ) -> "_Prompts":
-        return cls(
-            embeddings,
-            np.array([threshold for threshold, _ in bounds], np.float32),
-            np.array(
-                [np.inf if critical is None else critical for _, critical in bounds], np.float32
-            ),
-        )
-
-    def found(self, concept: str, scores: Float32Array) -> ConceptScore:
-        weights = np.where(scores >= self.criticals, CRITICAL_WEIGHT, scores >= self.thresholds)
-        best = int(np.argmax(scores - self.thresholds))  # one that is NaN, where there is any
-        return ConceptScore(
-            concept,
-            score=float(scores[best]),
-            threshold=float(self.thresholds[best]),
-            weight=int(weights.sum()),
-        )
-
-
-def _embed(
-    prompts: Sequence[str], templates: Sequence[str], embed_texts: EmbedTexts
-) -> Float32Array:
-    """(P, D): each prompt's mean over the templates, normalized again, as CLIP's authors do."""
-    texts = [template.replace("{}", prompt) for prompt in prompts for template in templates]
-    means = embed_texts(texts).reshape(len(prompts), len(templates), -1).mean(axis=1)
-    normalized: Float32Array = means / np.linalg.norm(means, axis=1, keepdims=True)
-    return normalized
-
-
-def _holds(rule: Rule, scores: dict[str, ConceptScore]) -> bool:
-    def met(condition: Condition) -> bool:
-        return scores[condition.concept].weight >= condition.weight
-
-    return all(map(met, rule.all)) and (not rule.any or any(map(met, rule.any)))
 
 
 def _evidence(rule: Rule, scores: dict[str, ConceptScore]) -> Iterator[ConceptScore]:
     names = dict.fromkeys(condition.concept for condition in chain(rule.all, rule.any))
     return (scores[name] for name in names if scores[name].weight)
+
+
+def _chunks_of(rows: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK_ROWS) for start in range(0, rows, CHUNK_ROWS))
+
+
+def _check_starts(starts: NDArray[np.int64], rows: int) -> None:
+    """Reduceat would take another picture's row for one that has none."""
+    if len(starts) == 0 and rows == 0:
+        return
+    if len(starts) == 0 or starts[0] != 0 or starts[-1] >= rows or (np.diff(starts) <= 0).any():
+        raise ValueError(f"starts do not part {rows} rows into pictures of at least one row each")

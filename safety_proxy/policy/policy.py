@@ -1,212 +1,117 @@
-"""The policy file: concepts as prompts with thresholds, and rules that join them.
+"""From a policy file to a `Policy`, or to an error that tells every problem with its line."""
 
-    name = "fire and water"
-    score = "contrast"                 # or "cosine"
-    unreadable = "block"               # a file that no picture can be read from
-    templates = ["{}", "a photo of {}"]
-    neutral = ["a photo"]              # contrast only: what the prompts are compared with
-
-    [concepts.fire]
-    threshold = 0.5                    # for prompts that bring none of their own
-    prompts = ["fire", { text = "a burning house", threshold = 0.6, critical = 0.9 }]
-
-    [[controls]]                       # a known error of the model, corrected
-    prompts = ["a sunset"]
-    threshold = 0.5
-    shifts = { fire = -0.1 }           # added to fire's scores in frames that show a sunset
-
-    [[rules]]
-    name = "fire-and-water"
-    action = "block"
-    all = ["water", { concept = "fire", weight = 2 }]
-
-A prompt is found in a frame when its score reaches `threshold`, and then weighs 1; from `critical`
-on it weighs `critical_weight`. A concept's weight is the sum over its prompts. A rule holds when
-every entry of `all` has its weight (1 unless given), and at least one of `any`.
-"""
-
-import hashlib
-import tomllib
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from safety_proxy.errors import ConfigError
-from safety_proxy.verdict import Action
+from safety_proxy.policy.checks import CRITICAL_WEIGHT
+from safety_proxy.policy.problems import read_tables
+from safety_proxy.policy.tables import (
+    SEVERITY_LIMIT,
+    Concept,
+    Condition,
+    Control,
+    CurvePoint,
+    Policy,
+    Prompt,
+    Provenance,
+    Rule,
+)
 
-# Weight of a prompt at or over its critical threshold, as the field's tested policy has it.
-CRITICAL_WEIGHT = 3
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Prompt(_Table):
-    """One text. Thresholds are cosines or probabilities, as the policy's `score` says."""
-
-    text: str = Field(min_length=1)
-    threshold: float | None = Field(None, ge=-1, le=1)
-    critical: float | None = Field(None, ge=-1, le=1)
-
-
-def _as_prompt(value: object) -> object:
-    return {"text": value} if isinstance(value, str) else value
-
-
-class Concept(_Table):
-    """A thing to be found, worded in several ways."""
-
-    prompts: list[Annotated[Prompt, BeforeValidator(_as_prompt)]] = Field(min_length=1)
-    threshold: float | None = Field(None, ge=-1, le=1)
-    critical: float | None = Field(None, ge=-1, le=1)
-
-    @model_validator(mode="after")
-    def _every_prompt_has_a_threshold(self) -> Self:
-        for prompt in self.prompts:
-            threshold, critical = self.bounds(prompt)
-            if critical is not None and critical < threshold:
-                raise ValueError(
-                    f"prompt {prompt.text!r}: critical {critical} is below threshold {threshold}"
-                )
-        return self
-
-    @property
-    def most_weight(self) -> int:
-        """The weight when every prompt is found as strongly as can be."""
-        criticals = [self.bounds(prompt)[1] for prompt in self.prompts]
-        return sum(1 if critical is None else CRITICAL_WEIGHT for critical in criticals)
-
-    def bounds(self, prompt: Prompt) -> tuple[float, float | None]:
-        """Threshold and critical threshold of one of its prompts."""
-        threshold = prompt.threshold if prompt.threshold is not None else self.threshold
-        if threshold is None:
-            raise ValueError(
-                f"prompt {prompt.text!r} has no threshold; give it one, or give the concept one"
-            )
-        return threshold, prompt.critical if prompt.critical is not None else self.critical
+__all__ = [
+    "CRITICAL_WEIGHT",
+    "SEVERITY_LIMIT",
+    "Concept",
+    "Condition",
+    "Control",
+    "CurvePoint",
+    "Policy",
+    "Prompt",
+    "Provenance",
+    "Rule",
+    "check_model",
+    "default_policy",
+    "load_policy",
+    "parse_policy",
+]
 
 
-class Control(_Table):
-    """Found in a frame, it shifts the scores of other concepts there: CLIP errs in known ways."""
+def parse_policy(text: str, *, where: str, severity: float | None = None) -> Policy:
+    """The policy in a TOML text.
 
-    prompts: list[str] = Field(min_length=1)
-    threshold: float = Field(ge=-1, le=1)
-    shifts: dict[str, Annotated[float, Field(ge=-1, le=1)]] = Field(min_length=1)
-
-
-class Condition(_Table):
-    """A concept, found with at least this weight in one frame."""
-
-    concept: str
-    weight: int = Field(1, ge=1)
-
-
-def _as_condition(value: object) -> object:
-    return {"concept": value} if isinstance(value, str) else value
-
-
-Conditions = list[Annotated[Condition, BeforeValidator(_as_condition)]]
-
-
-class Rule(_Table):
-    """When it holds in any one frame, its action applies; the most severe action wins."""
-
-    name: str = Field(min_length=1)
-    action: Action
-    all: Conditions = []
-    any: Conditions = []
-
-    @model_validator(mode="after")
-    def _has_a_condition(self) -> Self:
-        if not self.all and not self.any:
-            raise ValueError(f"rule {self.name!r} has neither `all` nor `any`")
-        return self
-
-
-class Policy(_Table):
-    """A policy file, checked."""
-
-    name: str = Field(min_length=1)
-    note: str = ""
-    score: Literal["cosine", "contrast"]
-    unreadable: Action = Action.BLOCK
-    templates: list[str] = Field(["{}"], min_length=1)
-    neutral: list[str] = []
-    concepts: dict[str, Concept] = Field(min_length=1)
-    controls: list[Control] = []
-    rules: list[Rule] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _names_fit(self) -> Self:
-        for where, name in self._mentioned_concepts():
-            if name not in self.concepts:
-                known = ", ".join(sorted(self.concepts))
-                raise ValueError(f"{where} names the concept {name!r}; there are: {known}")
-        for rule in self.rules:
-            for condition in [*rule.all, *rule.any]:
-                most = self.concepts[condition.concept].most_weight
-                if condition.weight > most:
-                    raise ValueError(
-                        f"rule {rule.name!r} wants {condition.concept!r} with weight "
-                        f"{condition.weight}, which its prompts reach never: {most} at most"
-                    )
-        for template in self.templates:
-            if "{}" not in template:
-                raise ValueError(f"template {template!r} has no {{}} for the prompt to go to")
-        names = [rule.name for rule in self.rules]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two rules have one name, among: {', '.join(names)}")
-        if self.score == "contrast" and not self.neutral:
-            raise ValueError("score = 'contrast' needs `neutral` prompts to compare with")
-        return self
-
-    def _mentioned_concepts(self) -> Iterator[tuple[str, str]]:
-        for rule in self.rules:
-            for condition in [*rule.all, *rule.any]:
-                yield f"rule {rule.name!r}", condition.concept
-        for control in self.controls:
-            for concept in control.shifts:
-                yield f"control {control.prompts[0]!r}", concept
-
-    @property
-    def version(self) -> str:
-        """Twelve hex digits that change with every change of meaning, not of layout or name."""
-        meaning = self.model_dump_json(exclude={"name", "note"})
-        return hashlib.sha256(meaning.encode()).hexdigest()[:12]
-
-
-def parse_policy(text: str, *, where: str) -> Policy:
-    """The policy in a TOML text. `where` names its origin in errors. Raises ConfigError."""
+    where: names its origin in errors. severity: instead of the text's own.
+    Raises ConfigError with all problems, each with its line, cause and remedy.
+    """
+    policy = read_tables(text, where=where)
+    if severity is None:
+        return policy
     try:
-        return Policy.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"Policy {where}: not valid TOML: {error}.") from error
+        return policy.with_severity(severity)
     except ValidationError as error:
-        problems = [
-            f"  {'.'.join(str(part) for part in problem['loc']) or 'file'}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise ConfigError("\n".join([f"Policy {where} cannot be used:", *problems])) from error
+        raise ConfigError(
+            f"A severity of {severity} for policy {where} is not from {-SEVERITY_LIMIT:g} to "
+            f"{SEVERITY_LIMIT:g}; 0 leaves the thresholds as written, 1 is e times the odds."
+        ) from error
 
 
-def load_policy(file: Path) -> Policy:
-    """The policy in a file. Raises ConfigError."""
+def load_policy(file: Path, *, severity: float | None = None) -> Policy:
+    """The policy in a file, as `parse_policy` has it. Raises ConfigError."""
     try:
-        return parse_policy(file.read_text(encoding="utf-8"), where=str(file))
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"Policy file {file} cannot be read: {error.strerror}.") from error
+        raise ConfigError(
+            f"Policy file {file} cannot be read: {error.strerror}; check `policy.file` and that "
+            "the user this program runs as may read it."
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"Policy file {file}: not UTF-8: {error}.") from error
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"Policy file {file}, line {line}: not UTF-8: {error}; save it with that encoding."
+        ) from error
+    return parse_policy(text, where=str(file), severity=severity)
 
 
-def default_policy(model: str) -> Policy:
+def default_policy(model: str, *, severity: float | None = None) -> Policy:
     """The policy of the package for the model with this fingerprint (see Embedder)."""
-    tested = ("ViT-L-14/openai/", "ViT-L-14-quickgelu/openai/")
-    form = "cosine" if model.startswith(tested) else "contrast"
-    name = f"default_{form}.toml"
-    text = resources.files("safety_proxy.policy").joinpath(name).read_text(encoding="utf-8")
-    return parse_policy(text, where=name)
+    texts = [
+        (name, resources.files("safety_proxy.policy").joinpath(name).read_text(encoding="utf-8"))
+        for name in ("default_cosine.toml", "default_contrast.toml")
+    ]
+    policies = (parse_policy(text, where=name, severity=severity) for name, text in texts)
+    return next(policy for policy in policies if not policy.model or _names(policy, model))
+
+
+def check_model(policy: Policy, model: str) -> str:
+    """What is to be said of judging the model with this fingerprint by this policy; "" for nothing.
+
+    Raises ConfigError for cosines that were found for another model: they would mean something
+    else, and silently let everything in, or nothing.
+    """
+    if _names(policy, model):
+        return ""
+    named = " or ".join(policy.model)
+    if policy.score == "cosine":
+        if not policy.model:
+            return (
+                f"policy {policy.name!r} has cosine thresholds, which hold for one model, and "
+                'names none: write it, as in model = "ViT-L-14/openai"'
+            )
+        raise ConfigError(
+            f"Policy {policy.name!r} has cosine thresholds for {named}, and the model is {model}: "
+            "there they mean something else. Use that model (`model.name`), leave `policy.file` "
+            "out for a default that fits, or run `safety-proxy calibrate` and write the model's "
+            "name into the policy's `model`."
+        )
+    if not policy.model:
+        return ""
+    return (
+        f"policy {policy.name!r} was calibrated for {named}, and the model is {model}: the rates "
+        "measured there do not hold here; run `safety-proxy calibrate`"
+    )
+
+
+def _names(policy: Policy, model: str) -> bool:
+    """Whether the policy names this fingerprint, or the start of it, by whole parts."""
+    return any(f"{model}/".startswith(f"{prefix.rstrip('/')}/") for prefix in policy.model)

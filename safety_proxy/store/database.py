@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from safety_proxy.errors import ConfigError, StoreUnavailable
+from safety_proxy.tasks import in_daemon_thread
 
 T = TypeVar("T")
 
@@ -37,6 +38,52 @@ CREATE TABLE IF NOT EXISTS unscanned (
     sha256 TEXT PRIMARY KEY,
     reason TEXT NOT NULL,
     marked_at REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS models (
+    id INTEGER PRIMARY KEY,
+    fingerprint TEXT NOT NULL UNIQUE,
+    dimensions INTEGER NOT NULL     -- of each embedding; 0 while none is known
+) STRICT;
+-- What is small and changes, apart from what is large and never does. Ids are not used again, so
+-- that a long read never takes one picture for another.
+CREATE TABLE IF NOT EXISTS pictures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    sha256 BLOB NOT NULL,
+    model INTEGER NOT NULL,         -- models.id
+    sha1 BLOB,
+    md5 BLOB,
+    media_type TEXT,
+    pdq BLOB,                       -- 33 bytes each: the hash and its quality
+    places TEXT,                    -- JSON list, one for each embedding
+    crops INTEGER NOT NULL,         -- how many embeddings there are
+    first_seen REAL NOT NULL,
+    last_seen REAL NOT NULL,
+    policy TEXT,                    -- from here on the latest verdict, where there is one
+    action TEXT,
+    source TEXT,
+    reasons TEXT,                   -- JSON
+    decided_at REAL
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS picture_by_digest ON pictures (sha256, model);
+CREATE INDEX IF NOT EXISTS pictures_by_last_seen ON pictures (last_seen, crops);
+CREATE TABLE IF NOT EXISTS embeddings (
+    picture INTEGER PRIMARY KEY,    -- pictures.id
+    model INTEGER NOT NULL,
+    vectors BLOB NOT NULL           -- float16, little-endian, one embedding after another
+) STRICT;
+CREATE TABLE IF NOT EXISTS listed (
+    sha256 TEXT PRIMARY KEY,
+    action TEXT NOT NULL CHECK (action IN ('allow', 'block')),
+    pdq BLOB NOT NULL,              -- what a block spreads by, 33 bytes each: hash and quality
+    note TEXT NOT NULL,
+    who TEXT NOT NULL,
+    listed_at REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS excluded (
+    hash TEXT PRIMARY KEY,          -- an entry of a shared list that does not count here
+    note TEXT NOT NULL,
+    who TEXT NOT NULL,
+    excluded_at REAL NOT NULL
 ) STRICT;
 """
 
@@ -115,6 +162,26 @@ class Database:
         except sqlite3.Error as error:
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         return result
+
+    async def read(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """What `function` returns, on a connection of its own that cannot write.
+
+        For what takes long: it has a thread of its own, and holds up neither `run` nor a stop.
+        Raises StoreUnavailable.
+        """
+
+        def read() -> T:
+            try:
+                with closing(self._connect_to_read()) as connection:
+                    return function(connection)
+            except sqlite3.Error as error:
+                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+        return await in_daemon_thread(read)
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        address = f"{self.path.absolute().as_uri()}?mode=ro"
+        return sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
 
     async def aclose(self) -> None:
         """Ends what was asked for, then closes the file."""

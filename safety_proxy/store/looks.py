@@ -1,0 +1,52 @@
+"""What an allowed file looks like, for the while until pict-rs shows it to its validator.
+
+pict-rs strips metadata from a file, and so shows its validator other bytes than those that were
+allowed: another digest, the same decoded picture. An allow holds for exact bytes only, so it is
+carried over to what has equal crops, pixel by pixel, and never to what merely looks alike.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+# pict-rs asks within the request that brings the file; the rest is room for its queue.
+_SECONDS: Final = 600.0
+
+_MAX_ENTRIES: Final = 10_000
+
+
+class AllowedLooks:
+    """Digest of crops -> digest of the allowed bytes that they were made of, for some minutes.
+
+    The caller asks the lists once more whether those bytes are still allowed, so that taking an
+    allow back needs nothing here.
+    """
+
+    def __init__(
+        self, *, seconds: float = _SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def remember(self, shown: str, sha256: str) -> None:
+        """The allowed bytes `sha256` have just been decoded to the crops `shown`."""
+        self._known[shown] = (sha256, self._clock() + self._seconds)
+        self._known.move_to_end(shown)
+        while len(self._known) > _MAX_ENTRIES:
+            self._known.popitem(last=False)
+
+    def origin(self, shown: str) -> str | None:
+        """The sha256 of the bytes that were allowed and gave exactly these crops a while ago."""
+        known = self._known.get(shown)
+        if known is None:
+            return None
+        sha256, until = known
+        if until < self._clock():
+            del self._known[shown]
+            return None
+        return sha256

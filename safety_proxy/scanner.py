@@ -1,18 +1,22 @@
 """The main path: bytes -> Verdict. Everything that judges a picture calls this; nothing goes round.
 
-listed?  ->  verdict known?  ->  frames and crops  ->  same crops known?  ->  embeddings  ->  policy
+    listed by its bytes?  ->  verdict known?  ->  evidence known?  -------------------->  policy
+                                                  else decode  ->  listed by its look?
+                                                               ->  look known, or embed  ->  policy
 
 and where that fails, `scan.on_failure` decides: here, and nowhere else.
 """
 
 import asyncio
-import hashlib
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from safety_proxy.crops import CropSpec
+import numpy as np
+
+from safety_proxy.crops import CropSpec, Float32Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import (
     EmbedderUnavailable,
@@ -22,9 +26,11 @@ from safety_proxy.errors import (
     StoreUnavailable,
     UndecodableImage,
 )
+from safety_proxy.evidence import Evidence
 from safety_proxy.inference.batcher import Batcher, Control
 from safety_proxy.logs import get_logger
 from safety_proxy.media.bounds import Bounds, Frame
+from safety_proxy.media.fingerprint import Fingerprint, fingerprint
 from safety_proxy.media.processes import Decoders
 from safety_proxy.media.spool import Held, Media
 from safety_proxy.metrics import Metrics
@@ -32,17 +38,21 @@ from safety_proxy.pace import Pace
 from safety_proxy.policy.judge import Judge
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import CacheKey, VerdictCache
-from safety_proxy.store.hashlist import BlockList
+from safety_proxy.store.hashlist import HashLists, Match
+from safety_proxy.store.looks import Looks
+from safety_proxy.store.recall import Recall
 from safety_proxy.store.unscanned import Unscanned
+from safety_proxy.store.vectors import as_stored
+from safety_proxy.tasks import SingleFlight
 from safety_proxy.verdict import Action, Reason, Source, Verdict
 
 _logger = get_logger(__name__)
 
-# Verdicts kept by what was seen: the second look at a picture follows the first within seconds.
-_LOOKS: Final = 10_000
-
 # For the first pictures after a start, while everything else starts too.
 _PROOF_SECONDS: Final = 60.0
+
+# Of a picture that the model has not seen.
+_NONE: Final = np.empty((0, 0), np.float32)
 
 # Cosine from which on the embeddings of two quite different pictures count as one.
 _SAME: Final = 0.9999
@@ -79,6 +89,28 @@ class Model:
     judge: Judge
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A file as decoded: what names it, and the frames that the model is to see."""
+
+    sha256: str
+    named: Fingerprint
+    frames: list[Frame]
+
+    def evidence(self, model: str, embeddings: Float32Array) -> Evidence:
+        """With the embeddings that this model gave."""
+        return Evidence(
+            self.sha256,
+            self.named.sha1,
+            self.named.md5,
+            self.named.media_type,
+            model,
+            as_stored(embeddings),
+            tuple(frame.where for frame in self.frames),
+            tuple(dict.fromkeys(frame.pdq for frame in self.frames if frame.pdq is not None)),
+        )
+
+
 class Scanner:
     """Judges media. Until `model` is set, every scan raises EmbedderUnavailable.
 
@@ -90,19 +122,23 @@ class Scanner:
         settings: Settings,
         *,
         cache: VerdictCache,
-        block_list: BlockList,
+        lists: HashLists,
+        recall: Recall,
         unscanned: Unscanned,
         decoders: Decoders,
         metrics: Metrics,
     ) -> None:
         self._scan_settings = settings.scan
         self._bounds = _bounds(settings)
+        self._follows_allowed = bool(settings.validator.ids)
         self._cache = cache
-        self._looks = VerdictCache(_LOOKS)
-        self._block_list = block_list
+        self._lists = lists
+        self._recall = recall
+        self._looks = Looks()
+        self._embedding = SingleFlight[tuple[str, str], Float32Array]("embed")
         self._unscanned = unscanned
-        self._metrics = metrics
         self._decoders = decoders
+        self._metrics = metrics
         self._pace = Pace()
         self.model: Model | None = None
         self.proven = False
@@ -145,6 +181,17 @@ class Scanner:
         )
         return verdict
 
+    async def look(self, media: Media, deadline: Deadline) -> tuple[Evidence, Look]:
+        """What the model makes of a file, whatever is known of it, and without a verdict.
+
+        For who asks why, and who measures a policy. Raises UndecodableImage, ScanError.
+        """
+        model = self._loaded()
+        with self._admitted(deadline):
+            look = await self._decode(media.hold(), media.sha256, model, deadline)
+            embeddings = await self._embed(look.frames, model)
+        return look.evidence(model.fingerprint, embeddings), look
+
     async def prove(self, blocked: Media, allowed: Media) -> None:
         """Looks at two pictures that are built in, and sets `proven`.
 
@@ -152,18 +199,16 @@ class Scanner:
         that misses the test picture would fail every user, or none. The first picture is shown to
         the model in every pass from then on. Raises ScanError.
         """
-        model = self.model
-        if model is None:
-            raise EmbedderUnavailable("the model is still loading")
-        deadline = Deadline.after(_PROOF_SECONDS)
-        frames = [
-            (await self._decode(media.hold(), model.crop_spec, deadline))[0]
+        model, deadline = self._loaded(), Deadline.after(_PROOF_SECONDS)
+        looks = [
+            await self._decode(media.hold(), media.sha256, model, deadline)
             for media in (blocked, allowed)
         ]
-        embeddings = await model.batcher.embed([frame.crop for frame in frames])
-        model.batcher.control = Control(frames[0].crop, embeddings[0])
+        crops = [look.frames[0].crop for look in looks]
+        embeddings = await model.batcher.embed(crops)
+        model.batcher.control = Control(crops[0], embeddings[0])
         self.proven = (
-            self._block_list.match(blocked.sha256) is not None
+            self._lists.match_exact(blocked.sha256) is not None
             and model.judge.judge(embeddings[1:], [""]).action is not Action.BLOCK
             and float(embeddings[0] @ embeddings[1]) < _SAME
         )
@@ -186,81 +231,126 @@ class Scanner:
         reason = Reason("unscanned", detail=error.reason)
         return _verdict(media.sha256, self.model, Action.ALLOW, Source.UNSCANNED, reason)
 
+    def _loaded(self) -> Model:
+        if self.model is None:
+            raise EmbedderUnavailable("the model is still loading")
+        return self.model
+
     async def _decide(self, media: Media, deadline: Deadline) -> tuple[Verdict, bool]:
         """The verdict, and whether it was known."""
-        model = self.model
-        if model is None:
-            raise EmbedderUnavailable("the model is still loading")
-        listed = self._block_list.match(media.sha256)
+        model = self._loaded()
+        deadline = deadline.within(self._scan_settings.timeout_seconds)
+        listed = self._lists.match_exact(media.sha256)
         if listed is not None:
-            reason = Reason("block-list", detail=listed)
-            return _verdict(media.sha256, model, Action.BLOCK, Source.BLOCK_LIST, reason), False
-        key = CacheKey(media.sha256, model.fingerprint, model.judge.version)
+            if listed.action is Action.ALLOW:
+                await self._follow(media, model, deadline)
+            return _listed(media.sha256, model, listed), False
+        # What decides is part of the key: a policy or a list that changes counts at once.
+        decides = f"{model.judge.version} {self._lists.version}"
+        key = CacheKey(media.sha256, model.fingerprint, decides)
         known = self._cache.get(key)
         if known is not None:
             return known, True
-        deadline = deadline.within(self._scan_settings.timeout_seconds)
         # Held from here on, while this caller surely has the media open: the scan may outlive it
         # when others wait for the same digest.
-        scan = partial(self._scan_new, media.hold(), media.sha256, model, deadline)
+        scan = partial(self._find, media.hold(), media.sha256, model, deadline)
         # Not `from` the time-out: its frames lead back to the task, and would hold the bytes.
         with suppress(TimeoutError):
             async with asyncio.timeout(deadline.left):
                 return await self._cache.scan_once(key, scan), False
         raise ScanTimeout("no verdict in time")
 
+    async def _follow(self, media: Media, model: Model, deadline: Deadline) -> None:
+        """Remembers what an allowed file looks like, for when pict-rs shows it to its validator."""
+        if self._follows_allowed:
+            with suppress(UndecodableImage, ScanError):
+                look = await self._decode(media.hold(), media.sha256, model, deadline)
+                self._looks.remember(look.named.shown, media.sha256)
+
+    async def _find(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
+        evidence = await self._recall.get(sha256, model.fingerprint)
+        if evidence is None:
+            with self._admitted(deadline):
+                return await self._scan_new(held, sha256, model, deadline)
+        listed = await self._match(evidence)
+        verdict = _listed(sha256, model, listed) if listed else _judged(evidence, model)
+        self._recall.keep(verdict)
+        return verdict
+
     async def _scan_new(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
+        try:
+            look = await self._decode(held, sha256, model, deadline)
+        except UndecodableImage as error:
+            action = model.judge.policy.unreadable
+            reason = Reason(error.code, detail=str(error))
+            return _verdict(sha256, model, action, Source.UNREADABLE, reason)
+        listed = await self._match(look.evidence(model.fingerprint, _NONE))
+        listed = listed or self._allowed_look(look)
+        if listed is not None:
+            return _listed(sha256, model, listed)
+        evidence = look.evidence(model.fingerprint, await self._embeddings(look, model))
+        self._looks.remember(look.named.shown, sha256)
+        verdict = _judged(evidence, model)
+        self._recall.keep(verdict, evidence)
+        self._metrics.scan(verdict)
+        return verdict
+
+    def _allowed_look(self, look: Look) -> Match | None:
+        """The allow of other bytes that show exactly this."""
+        origin = self._looks.origin(look.named.shown)
+        listed = self._lists.match_exact(origin) if origin else None
+        return listed if listed is not None and listed.action is Action.ALLOW else None
+
+    async def _embeddings(self, look: Look, model: Model) -> Float32Array:
+        """Of what is shown, whose bytes gave it.
+
+        pict-rs strips metadata before it shows a picture to its validator: other bytes, the same
+        crops, and so the same embeddings without another forward pass.
+        """
+        shown = look.named.shown
+        origin = self._looks.origin(shown)
+        known = await self._recall.get(origin, model.fingerprint) if origin else None
+        if known is not None:
+            return known.embeddings
+        embed = partial(self._embed, look.frames, model)
+        return await self._embedding.run((shown, model.fingerprint), embed)
+
+    async def _match(self, evidence: Evidence) -> Match | None:
+        """What the lists say of a picture by all of its hashes."""
+        return await asyncio.to_thread(
+            self._lists.match,
+            evidence.sha256,
+            sha1=evidence.sha1,
+            md5=evidence.md5,
+            pdq=evidence.pdq,
+        )
+
+    @contextmanager
+    def _admitted(self, deadline: Deadline) -> Iterator[None]:
+        """Counts what runs inside as a scan. Raises QueueFull if it would not end in time."""
         expected = self._pace.expected_seconds()
         if self._pace.running >= self._scan_settings.queue_limit:
             raise QueueFull("as many scans are under way as scan.queue_limit", retry_after=expected)
         if expected > deadline.left:
             raise QueueFull("the scans under way leave no time", retry_after=expected)
         self._pace.begin()
-        verdict = None
+        reached = False
         try:
-            verdict = await self._look(held, sha256, model, deadline)
+            yield
+            reached = True
         finally:
-            self._pace.end(reached=verdict is not None)
-        return verdict
+            self._pace.end(reached=reached)
 
-    async def _look(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
-        try:
-            frames = await self._decode(held, model.crop_spec, deadline)
-        except UndecodableImage as error:
-            action = model.judge.policy.unreadable
-            reason = Reason(error.code, detail=str(error))
-            return _verdict(sha256, model, action, Source.UNREADABLE, reason)
-        shown = await asyncio.to_thread(_digest, frames)
-        # pict-rs strips metadata before it shows a picture to its validator: other bytes, the same
-        # crops, and so the same verdict without another forward pass.
-        key = CacheKey(shown, model.fingerprint, model.judge.version)
-        verdict = self._looks.get(key)
-        if verdict is None:
-            judge = partial(self._judge, frames, shown, model)
-            verdict = await self._looks.scan_once(key, judge)
-        return replace(verdict, sha256=sha256)
-
-    async def _judge(self, frames: list[Frame], shown: str, model: Model) -> Verdict:
-        with self._metrics.stage("embed"):
-            embeddings = await model.batcher.embed([frame.crop for frame in frames])
-        judgment = model.judge.judge(embeddings, [frame.where for frame in frames])
-        verdict = Verdict(
-            judgment.action,
-            judgment.reasons,
-            shown,
-            model.fingerprint,
-            model.judge.version,
-            Source.POLICY,
-            judgment.scores,
-        )
-        self._metrics.scan(verdict)
-        return verdict
-
-    async def _decode(self, held: Held, spec: CropSpec, deadline: Deadline) -> list[Frame]:
+    async def _decode(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Look:
         with self._metrics.stage("decode"):
-            return await self._decoders.decode(
-                held.descriptor, held.size_bytes, spec, self._bounds, deadline=deadline
+            frames = await self._decoders.decode(
+                held.descriptor, held.size_bytes, model.crop_spec, self._bounds, deadline=deadline
             )
+            return Look(sha256, await asyncio.to_thread(fingerprint, held, frames), frames)
+
+    async def _embed(self, frames: list[Frame], model: Model) -> Float32Array:
+        with self._metrics.stage("embed"):
+            return await model.batcher.embed([frame.crop for frame in frames])
 
 
 def _bounds(settings: Settings) -> Bounds:
@@ -274,13 +364,25 @@ def _bounds(settings: Settings) -> Bounds:
     )
 
 
-def _digest(frames: list[Frame]) -> str:
-    """Of all that the model is shown of a file."""
-    digest = hashlib.sha256()
-    for frame in frames:
-        digest.update(frame.where.encode() + b"\0")
-        digest.update(frame.crop.data)
-    return digest.hexdigest()
+def _judged(evidence: Evidence, model: Model) -> Verdict:
+    """What the policy says of it. Raises EmbedderUnavailable on values that are not finite."""
+    judgment = model.judge.judge(evidence.embeddings, evidence.places)
+    return Verdict(
+        judgment.action,
+        judgment.reasons,
+        evidence.sha256,
+        model.fingerprint,
+        model.judge.version,
+        Source.POLICY,
+        judgment.scores,
+    )
+
+
+def _listed(sha256: str, model: Model, match: Match) -> Verdict:
+    """What a list says of it."""
+    source = Source.ALLOW_LIST if match.action is Action.ALLOW else Source.BLOCK_LIST
+    reason = Reason(source.value.replace("_", "-"), detail=str(match))
+    return _verdict(sha256, model, match.action, source, reason)
 
 
 def _verdict(

@@ -31,7 +31,8 @@ class Source(StrEnum):
     """Who decided."""
 
     POLICY = "policy"  # the model's scores, under the rules of the policy
-    BLOCK_LIST = "block_list"  # the exact hash is listed; no model was asked
+    ALLOW_LIST = "allow_list"  # the admin lets exactly these bytes in
+    BLOCK_LIST = "block_list"  # a hash of it is listed; no model was asked
     UNREADABLE = "unreadable"  # no picture could be decoded; the policy says what follows
     UNSCANNED = "unscanned"  # nobody could decide, and `scan.on_failure` says to let it in
 

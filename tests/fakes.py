@@ -38,8 +38,10 @@ from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.database import Database
-from safety_proxy.store.hashlist import BlockList
+from safety_proxy.store.evidence import EvidenceStore
+from safety_proxy.store.hashlist import HashLists
 from safety_proxy.store.proxied import ProxiedTable
+from safety_proxy.store.recall import Recall
 from safety_proxy.store.unscanned import Unscanned
 
 POLICY_TEXT = """
@@ -325,11 +327,14 @@ async def running_proxy(
         closing.push_async_callback(database.aclose)
         decoders = InProcessDecoders()
         closing.push_async_callback(decoders.aclose)
+        recall = Recall(EvidenceStore(database, keep_seconds=3600, max_embeddings=1000))
+        closing.push_async_callback(recall.aclose)
         table, unscanned = ProxiedTable(database), Unscanned(database)
         scanner = Scanner(
             settings,
             cache=cache,
-            block_list=BlockList(),
+            lists=HashLists(database=database),
+            recall=recall,
             unscanned=unscanned,
             decoders=decoders,
             metrics=metrics,

@@ -21,8 +21,10 @@ from safety_proxy.scanner import Cleared, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.database import Database
-from safety_proxy.store.hashlist import BlockList
+from safety_proxy.store.evidence import EvidenceStore
+from safety_proxy.store.hashlist import HashLists
 from safety_proxy.store.hashlist import test_picture as blocked_test_picture
+from safety_proxy.store.recall import Recall
 from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import spawn
 from safety_proxy.verdict import Action, Source
@@ -64,10 +66,12 @@ async def scanning(
         database = Database(Path(folder))
         await database.open()
         unscanned, decoders = Unscanned(database), InProcessDecoders()
+        recall = Recall(EvidenceStore(database, keep_seconds=3600, max_embeddings=1000))
         scanner = Scanner(
             settings,
             cache=cache,
-            block_list=BlockList(),
+            lists=HashLists(database=database),
+            recall=recall,
             unscanned=unscanned,
             decoders=decoders,
             metrics=metrics,
@@ -79,6 +83,7 @@ async def scanning(
             embedder.go.set()
             await model.batcher.aclose()
             await decoders.aclose()
+            await recall.aclose()
             await database.aclose()
 
 

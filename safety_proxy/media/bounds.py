@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from safety_proxy.crops import UInt8Array
 from safety_proxy.errors import UndecodableImage
+from safety_proxy.evidence import Pdq
 
 _SALT: Final = secrets.token_hex(16)
 
@@ -41,10 +42,12 @@ class Frame:
     crop: (height, width, 3) uint8 RGB, of the size that the CropSpec has.
     where: for people: "" for a still as the model's own preprocessing has it, else such as
         "whole picture", "frame 7 at 0.70 s, lower part", "EXIF thumbnail", "after the end".
+    pdq: of the whole picture that this is the first crop of.
     """
 
     crop: UInt8Array
     where: str
+    pdq: Pdq | None = None
 
 
 class Code(StrEnum):

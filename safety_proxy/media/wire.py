@@ -2,7 +2,8 @@
 
     proxy -> decoder   {"size_bytes": ..., "spec": {...}, "bounds": {...}}   and two descriptors:
                        the picture (read-only) and the memory for its crops
-    decoder -> proxy   {"frames": ["where", ...]}   the crops lie in that memory in this order
+    decoder -> proxy   {"frames": [["where", "PDQ hash and quality, or nothing"], ...]}
+                       the crops lie in that memory in this order
                        or {"undecodable": "why", "code": "..."}
 
 A decoder that a file has taken over may answer anything. So nothing but JSON is read of it, of
@@ -17,7 +18,8 @@ from typing import Any, Final
 
 from safety_proxy.crops import CropSpec
 from safety_proxy.errors import UndecodableImage
-from safety_proxy.media.bounds import Bounds
+from safety_proxy.evidence import Pdq
+from safety_proxy.media.bounds import Bounds, Frame
 
 # Crops of one file: `limits.max_frames` can be set to a quarter, and a frame may take several.
 MOST_FRAMES: Final = 1024
@@ -26,9 +28,13 @@ MOST_FRAMES: Final = 1024
 MOST_BYTES: Final = 128 * 1024
 
 # Of a text that a decoder sends, the rest is cut.
-_MOST_WHERE: Final = 120
+_MOST_WHERE: Final = 100
 _MOST_WHY: Final = 300
 _CODE: Final = re.compile(r"[a-z0-9-]{1,40}")
+
+# PDQ hashes of one file: an animation whose later frames are on a list has earlier ones on it.
+_MOST_PDQ: Final = 64
+_PDQ: Final = re.compile(r"([0-9a-f]{64})([0-5][0-9a-f]|6[0-4])")
 
 # What a decoder says when it waits for its first picture.
 READY: Final = b"ready"
@@ -60,9 +66,20 @@ def crop_bytes(spec: CropSpec) -> int:
     return spec.height * spec.width * 3
 
 
-def pack_frames(places: Sequence[str]) -> bytes:
-    """The answer of a decoder that has left a crop for each of these places."""
-    return _pack({"frames": [_plain(where, _MOST_WHERE) for where in places]})
+def pack_frames(frames: Sequence[Frame]) -> bytes:
+    """The answer of a decoder that has left the crops of these frames."""
+    room = iter(range(_MOST_PDQ))
+    return _pack(
+        {
+            "frames": [
+                [
+                    _plain(frame.where, _MOST_WHERE),
+                    _hex(frame.pdq) if frame.pdq and next(room, None) is not None else "",
+                ]
+                for frame in frames
+            ]
+        }
+    )
 
 
 def pack_undecodable(error: UndecodableImage) -> bytes:
@@ -70,8 +87,8 @@ def pack_undecodable(error: UndecodableImage) -> bytes:
     return _pack({"undecodable": _plain(str(error), _MOST_WHY), "code": error.code})
 
 
-def unpack_answer(message: bytes) -> list[str]:
-    """Where each frame is from, 1 to MOST_FRAMES of them.
+def unpack_answer(message: bytes) -> list[tuple[str, Pdq | None]]:
+    """Where each frame is from, and its hash, 1 to MOST_FRAMES of them.
 
     Raises UndecodableImage if that is the answer, Garbled if it is none.
     """
@@ -87,10 +104,23 @@ def unpack_answer(message: bytes) -> list[str]:
                 undecodable = UndecodableImage(_plain(why, _MOST_WHY))
                 undecodable.code = code
                 raise undecodable
-        case {"frames": [_, *_] as places, **rest} if not rest and len(places) <= MOST_FRAMES:
-            if all(isinstance(where, str) for where in places):
-                return [_plain(where, _MOST_WHERE) for where in places]
+        case {"frames": [_, *_] as frames, **rest} if not rest and len(frames) <= MOST_FRAMES:
+            return [_unpack_frame(frame) for frame in frames]
     raise Garbled("another form")
+
+
+def _unpack_frame(frame: object) -> tuple[str, Pdq | None]:
+    match frame:
+        case [str(where), ""]:
+            return _plain(where, _MOST_WHERE), None
+        case [str(where), str(text)] if found := _PDQ.fullmatch(text):
+            pdq = Pdq(bytes.fromhex(found[1]), int(found[2], 16))
+            return _plain(where, _MOST_WHERE), pdq
+    raise Garbled("a frame of another form")
+
+
+def _hex(pdq: Pdq) -> str:
+    return pdq.bits.hex() + f"{pdq.quality:02x}"
 
 
 def is_answer(message: bytes) -> bool:

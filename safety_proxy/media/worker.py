@@ -35,7 +35,7 @@ Decode = Callable[[mmap.mmap | bytes, CropSpec, Bounds], list[Frame]]
 
 # What imports parts of itself only when a file needs them. No file can be opened by then, so all of
 # it is imported before.
-_PACKAGES: Final = ("PIL", "av", "pillow_jxl")
+_PACKAGES: Final = ("PIL", "av", "pillow_jxl", "pdqhash")
 
 # Codecs of texts in pictures.
 _ENCODINGS: Final = ("ascii", "latin_1", "utf_8", "utf_16", "utf_16_be", "utf_16_le", "utf_32")
@@ -214,7 +214,7 @@ def _answer(request: wire.Request, picture: int, crops: int, decode: Decode) -> 
         data = mmap.mmap(picture, size_bytes, access=mmap.ACCESS_READ) if size_bytes else b""
         frames = decode(data, request.spec, request.bounds)
         _lay_out(frames, crops, request.spec)
-        return wire.pack_frames([frame.where for frame in frames])
+        return wire.pack_frames(frames)
     except UndecodableImage as error:
         return wire.pack_undecodable(error)
     except Exception as error:  # noqa: BLE001 -- boundary: the asker is answered

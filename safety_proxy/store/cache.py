@@ -3,20 +3,22 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cachetools import LRUCache
 
 from safety_proxy.tasks import SingleFlight
 from safety_proxy.verdict import Source, Verdict
 
+_KEPT: Final = {Source.POLICY, Source.ALLOW_LIST, Source.BLOCK_LIST}
+
 
 class CacheKey(NamedTuple):
-    """The content and all that decided on it: a new model or policy asks anew."""
+    """The content and all that decided on it: a new model, policy or list asks anew."""
 
     sha256: str
     model: str
-    policy: str
+    decides: str
 
 
 @dataclass(slots=True)
@@ -44,8 +46,8 @@ class _CountingLRU(LRUCache[CacheKey, Verdict]):
 class VerdictCache:
     """A bounded LRU of verdicts, and single flight. For one event loop.
 
-    Kept is what the policy decided. A failure is not, nor that a file could not be read: either
-    may come out otherwise the next time.
+    Kept is what the policy or a list decided. A failure is not, nor that a file could not be read:
+    either may come out otherwise the next time.
     """
 
     max_entries: int
@@ -85,6 +87,6 @@ class VerdictCache:
         self, key: CacheKey, scan: Callable[[], Coroutine[Any, Any, Verdict]]
     ) -> Verdict:
         verdict = await scan()
-        if verdict.source is Source.POLICY:
+        if verdict.source in _KEPT:
             self._known[key] = verdict
         return verdict

@@ -1,8 +1,9 @@
-"""What an allowed file looks like, for the while until pict-rs shows it to its validator.
+"""What a file looks like, for the while until pict-rs shows it to its validator.
 
 pict-rs strips metadata from a file, and so shows its validator other bytes than those that were
-allowed: another digest, the same decoded picture. An allow holds for exact bytes only, so it is
-carried over to what has equal crops, pixel by pixel, and never to what merely looks alike.
+uploaded: another digest, the same decoded picture. What is known of the first holds for what has
+equal crops, pixel by pixel, and never for what merely looks alike. So an allow of exact bytes, too,
+covers what pict-rs makes of them, and nothing else.
 """
 
 import time
@@ -16,11 +17,10 @@ _SECONDS: Final = 600.0
 _MAX_ENTRIES: Final = 10_000
 
 
-class AllowedLooks:
-    """Digest of crops -> digest of the allowed bytes that they were made of, for some minutes.
+class Looks:
+    """Digest of crops -> digest of the bytes that they were made of, for some minutes.
 
-    The caller asks the lists once more whether those bytes are still allowed, so that taking an
-    allow back needs nothing here.
+    Whether those bytes are still allowed, or still known, the caller asks anew.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class AllowedLooks:
         return len(self._known)
 
     def remember(self, shown: str, sha256: str) -> None:
-        """The allowed bytes `sha256` have just been decoded to the crops `shown`."""
+        """The bytes `sha256` have just been decoded to the crops `shown`."""
         self._known[shown] = (sha256, self._clock() + self._seconds)
         self._known.move_to_end(shown)
         while len(self._known) > _MAX_ENTRIES:
             self._known.popitem(last=False)
 
     def origin(self, shown: str) -> str | None:
-        """The sha256 of the bytes that were allowed and gave exactly these crops a while ago."""
+        """The sha256 of the latest bytes that gave exactly these crops a while ago."""
         known = self._known.get(shown)
         if known is None:
             return None

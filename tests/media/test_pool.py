@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import numpy as np
 import pytest
 
 from safety_proxy.errors import DecodersUnavailable
 from safety_proxy.media import pool as pool_module
 from safety_proxy.media import wire
+from safety_proxy.media.bounds import Frame
 from safety_proxy.media.pool import Pool
 from safety_proxy.media.template import Template, TemplateFailed, Worker
 from safety_proxy.tasks import spawn
 
-ANSWER = wire.pack_frames(["whole picture"])
+ANSWER = wire.pack_frames([Frame(np.zeros((0, 0, 3), np.uint8), "whole picture")])
 
 
 class FakeTemplate:

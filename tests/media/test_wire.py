@@ -2,14 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from safety_proxy.crops import CropSpec
 from safety_proxy.errors import UndecodableImage
+from safety_proxy.evidence import Pdq
 from safety_proxy.media import wire
-from safety_proxy.media.bounds import Bounds
+from safety_proxy.media.bounds import Bounds, Frame
+
+NO_CROP = np.zeros((0, 0, 3), np.uint8)
 
 
 def test_request_survives_the_way() -> None:
@@ -27,11 +31,18 @@ def test_size_of_a_crop() -> None:
 
 def test_places_survive_the_way() -> None:
     """As one line each, cut where they are long; the most there may be fit into a message."""
-    assert wire.unpack_answer(wire.pack_frames(["", "é", "a\nb\0c"])) == ["", "é", "a b c"]
-    most = ["x" * 1000] * wire.MOST_FRAMES
-    message = wire.pack_frames(most)
+    frames = [Frame(NO_CROP, where) for where in ("", "é", "a\nb\0c")]
+    told = [("", None), ("é", None), ("a b c", None)]
+    assert wire.unpack_answer(wire.pack_frames(frames)) == told
+
+
+def test_hashes_survive_the_way() -> None:
+    """The most there may be fit into a message; of more than enough, the later are left out."""
+    pdq = Pdq(bytes(range(32)), 100)
+    message = wire.pack_frames([Frame(NO_CROP, "x" * 1000, pdq)] * wire.MOST_FRAMES)
     assert len(message) <= wire.MOST_BYTES
-    assert wire.unpack_answer(message) == ["x" * 120] * wire.MOST_FRAMES
+    told = wire.unpack_answer(message)
+    assert told == [("x" * 100, pdq)] * 64 + [("x" * 100, None)] * (wire.MOST_FRAMES - 64)
     assert wire.is_answer(message)
 
 
@@ -60,19 +71,24 @@ GARBLED = [
     b'{"frames": "ab"}',
     b'{"frames": {"0": "a"}}',
     b'{"frames": [1]}',
-    b'{"frames": ["a", null]}',
-    b'{"frames": ["a"], "more": 1}',
-    b'{"frames": ["a"], "undecodable": "b", "code": "c"}',
+    b'{"frames": ["a"]}',
+    b'{"frames": [["a", ""], null]}',
+    b'{"frames": [["a", ""]], "more": 1}',
+    b'{"frames": [["a", ""]], "undecodable": "b", "code": "c"}',
+    b'{"frames": [["a", "", ""]]}',
+    b'{"frames": [["a", 5]]}',
+    b'{"frames": [["a", "' + b"0" * 64 + b'65"]]}',
+    b'{"frames": [["a", "' + b"G" * 66 + b'"]]}',
     b'{"undecodable": "b"}',
     b'{"undecodable": 1, "code": "c"}',
     b'{"undecodable": "b", "code": 1}',
     b'{"undecodable": "b", "code": ""}',
     b'{"undecodable": "b", "code": "C\\n"}',
     b'{"undecodable": "b", "code": "c", "more": 1}',
-    json.dumps({"frames": ["a"] * (wire.MOST_FRAMES + 1)}).encode(),
+    json.dumps({"frames": [["a", ""]] * (wire.MOST_FRAMES + 1)}).encode(),
     b"[" * wire.MOST_BYTES,
     b"1" * wire.MOST_BYTES,
-    b'{"frames": ["a"]}' + b" " * wire.MOST_BYTES,
+    b'{"frames": [["a", ""]]}' + b" " * wire.MOST_BYTES,
 ]
 
 
@@ -101,4 +117,4 @@ def test_no_message_raises_anything_else(message: bytes) -> None:
     except (wire.Garbled, UndecodableImage):
         return
     assert 1 <= len(places) <= wire.MOST_FRAMES
-    assert all(where.isprintable() for where in places)
+    assert all(where.isprintable() for where, _ in places)

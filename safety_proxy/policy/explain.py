@@ -291,9 +291,7 @@ class _Telling:
 
 
 def _severest(rules: Sequence[Rule], held: NDArray[np.bool_]) -> Action:
-    actions = [
-        rule.action for rule, holds in zip(rules, held.any(axis=0).tolist(), strict=True) if holds
-    ]
+    actions = [rule.action for number, rule in enumerate(rules) if held[:, number].any()]
     return max(actions, key=lambda action: action.severity, default=Action.ALLOW)
 
 

@@ -14,7 +14,6 @@ from safety_proxy.crops import Float32Array
 from safety_proxy.evaluation.bounds import upper_bounds
 from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.wording import wanted
-from safety_proxy.verdict import Action
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -32,7 +32,7 @@ def judge_of(policy: Policy, *, logit_bias: float | None = None) -> Judge:
 
 
 def rows(seed: int, count: int) -> Float32Array:
-    """Random embeddings, a prompt's own direction among them now and then."""
+    """Random embeddings."""
     random = np.random.default_rng(seed)
     return normalized(random.standard_normal((count, DIMENSIONS)))
 

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterator
-from itertools import count
+from itertools import count as count_from
 from typing import Any
 
 import pytest
@@ -103,8 +103,10 @@ def check(text: str) -> None:
 keys = st.sampled_from(["a", "b-1", "_", "1", '"q.q"', "'l # l'", '""', '"\\"\\u0042"'])
 strings = st.text(max_size=6).map(lambda s: json.dumps(s).replace("\x7f", "\\u007f"))
 plain = st.sampled_from(
-    ["true", "1_000", "0x1F", "-0.5e+3", "inf", "1979-05-27 07:32:00.5-07:00", "07:32:00"]
-    + ["''", '""', "'[\"#'", "''''a'\n''''", '"""\n"\\"""""', '""""""', '"""\\\n   x"""']
+    [
+        *("true", "1_000", "0x1F", "-0.5e+3", "inf", "1979-05-27 07:32:00.5-07:00", "07:32:00"),
+        *("''", '""', "'[\"#'", "''''a'\n''''", '"""\n"\\"""""', '""""""', '"""\\\n   x"""'),
+    ]
 )
 
 
@@ -177,7 +179,7 @@ def test_no_valid_text_is_too_odd(text: str) -> None:
 @st.composite
 def marked(draw: st.DrawFn) -> tuple[str, dict[int, int]]:
     """A text in which every value is a number of its own, and the line of each."""
-    numbers = count(1000)
+    numbers = count_from(1000)
     lines: list[str] = []
     expected: dict[int, int] = {}
 

@@ -5,7 +5,6 @@ import datetime as dt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.policy.policies import policies
 
 from safety_proxy.policy.policy import (
     CurvePoint,
@@ -15,6 +14,7 @@ from safety_proxy.policy.policy import (
     parse_policy,
 )
 from safety_proxy.policy.writer import policy_toml
+from tests.policy.policies import policies
 
 rates = st.floats(0, 1)
 provenances = st.builds(
@@ -51,9 +51,7 @@ def test_any_policy_reads_back_equal(
     assert list(back.concepts) == list(whole.concepts)
 
 
-@pytest.mark.parametrize(
-    "text", ['"', "\\", "\x7f", "\x00", "\t\n", "é", "\u2028", "😀", "a.b", "#"]
-)
+@pytest.mark.parametrize("text", [*'"\\\x7f\x00é\u2028😀#', "\t\n", "a.b"])
 def test_texts_that_toml_escapes_read_back(text: str) -> None:
     """As names of concepts too, which are keys."""
     policy = Policy.model_validate(

@@ -1,4 +1,4 @@
-"""Tests of safety_proxy/policy/explain.py: why a picture got its action, and what would change it."""
+"""Tests of safety_proxy/policy/explain.py: why a picture got its action, what would change it."""
 
 from math import inf
 

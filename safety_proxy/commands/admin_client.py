@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any, Final
@@ -75,13 +76,17 @@ def given_up(message: str) -> typer.Exit:
 def _request(address: str, method: str, target: str, body: Any) -> tuple[int, bytes]:
     url = urlsplit(address)
     assert url.hostname is not None
-    is_file = hasattr(body, "read")
-    content = body if body is None or is_file else json.dumps(body).encode()
-    headers = {"Content-Type": "application/octet-stream" if is_file else "application/json"}
+    content, headers = body, {}
+    if hasattr(body, "read"):
+        size_bytes = body.seek(0, os.SEEK_END)
+        body.seek(0)
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
+    elif body is not None:
+        content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
     # Not urllib, which would go through the proxy that the environment names.
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE_SECONDS)
     try:
-        connection.request(method, target, content, headers if body is not None else {})
+        connection.request(method, target, content, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     finally:

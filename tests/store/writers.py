@@ -69,7 +69,7 @@ def start(folder: Path, first: int, count: int) -> tuple[int, int]:
 def killed(folder: Path, first: int, chance: random.Random) -> set[str]:
     """What a writer reported before it was killed: at its start now and then, mostly later."""
     process, reading = start(folder, first, STRIDE)
-    with open(reading, "rb") as reports:
+    with os.fdopen(reading, "rb") as reports:
         lines = [reports.readline()] if chance.random() < 0.9 else []
         time.sleep(chance.uniform(0, MOST_SECONDS))
         os.kill(process, signal.SIGKILL)
@@ -124,7 +124,7 @@ def together(folder: Path, count: int) -> dict[str, Any]:
     processes = [start(folder, number * STRIDE, count) for number in range(4)]
     codes = []
     for process, reading in processes:
-        with open(reading, "rb") as reports:
+        with os.fdopen(reading, "rb") as reports:
             reports.read()
         codes.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
     with closing(sqlite3.connect(folder / "safety-proxy.sqlite3")) as connection:

@@ -8,6 +8,7 @@ loop's other work becomes, and how much memory it wants. Random embeddings cost 
 import argparse
 import asyncio
 import hashlib
+import os
 import resource
 import sqlite3
 import sys
@@ -35,6 +36,7 @@ LOGIT_SCALE = 100.0
 
 # How near some pictures come to some prompt, as a share of their length.
 NEARNESS = 0.3
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 TICK_SECONDS = 0.002
 AT_ONCE = 5_000
 
@@ -149,6 +151,9 @@ async def run(pictures: int, rounds: int) -> list[Measured]:
 
 
 def main() -> None:
+    if BLAS_THREADS not in os.environ:
+        os.environ[BLAS_THREADS] = "1"  # as `serve` does; read once, when numpy is imported
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=3)

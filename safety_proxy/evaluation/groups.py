@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safety_proxy.evaluation.bounds import CONFIDENCE, Rate
 from safety_proxy.evaluation.tally import Survey
@@ -59,9 +60,10 @@ def groups_of(survey: Survey) -> tuple[Group, ...]:
     return tuple(sorted(groups, key=lambda g: (-g.blocked.share, -g.flagged.share, g.name)))
 
 
-def _hits(survey: Survey, action: Action) -> list[int]:
+def _hits(survey: Survey, action: Action) -> NDArray[np.int64]:
     hit = survey.actions >= action.severity
-    return np.bincount(survey.group_of[hit], minlength=len(survey.groups)).tolist()
+    hits: NDArray[np.int64] = np.bincount(survey.group_of[hit], minlength=len(survey.groups))
+    return hits
 
 
 def _is_far_above(group: Rate, whole: Rate, groups: int) -> bool:

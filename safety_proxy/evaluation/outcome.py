@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def missed(self) -> Rate | None:
-        """Of the pictures that must be caught, those that the policy as it stands does not block."""
+        """Of the pictures that must be caught, those that the policy does not block as it is."""
         if self.must_block is None:
             return None
         caught = self.must_block.rate(Action.BLOCK)

@@ -14,7 +14,6 @@ from safety_proxy.crops import Float32Array
 from safety_proxy.evaluation.bounds import upper_bounds
 from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.wording import wanted
-from safety_proxy.verdict import Action
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +32,8 @@ _VARIABLES: Final = {
 
 # In points of 1/72 inch, so the text keeps its size relative to a phone's width.
 _WIDTH: Final = 380
-_SETTINGS: Final[dict[str, Any]] = {
+# Any: matplotlib types each key, and no dict of several kinds of values fits that.
+_SETTINGS: Final[Any] = {
     "axes.edgecolor": _LINE,
     "axes.labelcolor": _MUTED,
     "axes.spines.right": False,
@@ -92,7 +92,7 @@ def margin_plot(outcome: Outcome, concept: int) -> str:
         if outcome.must_block is not None and outcome.must_block.pictures:
             margins.append(outcome.must_block.margins[:, concept])
         both = np.concatenate([*margins, [0.0]])
-        edges = np.linspace(both.min(), both.max() + 1e-6, _BINS + 1)
+        edges = np.linspace(both.min(), both.max() + 1e-6, _BINS + 1).tolist()
         for values, color in zip(margins, (_SEEN, _MISSED), strict=False):
             axes.hist(values, edges, color=color, alpha=0.45, lw=0)
             axes.hist(values, edges, color=color, histtype="step", lw=1.2)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from safety_proxy.errors import ConfigError, ScanError
+from safety_proxy.errors import ConfigError
 from safety_proxy.evaluation.calibration import calibrated, choose, curve
 from safety_proxy.evaluation.groups import groups_of
 from safety_proxy.evaluation.outcome import Outcome
@@ -101,7 +101,7 @@ async def chosen_policy(bench: Bench, outcome: Outcome) -> Policy:
     """The policy at the chosen severity, tried once more on the pictures that stand out.
 
     Those around the choice are among them, so that a file is written only if it does what the
-    curve says. Raises ScanError if it does not.
+    curve says. Raises RuntimeError if it does not.
     """
     choice = outcome.choice
     assert choice is not None
@@ -113,7 +113,7 @@ async def chosen_policy(bench: Bench, outcome: Outcome) -> Policy:
         evidence = standout.looked.evidence
         is_blocked = judge.judge(evidence.embeddings, evidence.places).action is Action.BLOCK
         if is_blocked is not (standout.block_severity <= choice.severity):
-            raise ScanError(
+            raise RuntimeError(
                 f"At severity {choice.severity:g} the policy does not judge {standout.name} as "
                 f"its severity {standout.block_severity:g} says; nothing is written. "
                 "This is a defect of the program: please report it."

@@ -8,7 +8,7 @@ stored, so a palette, gray with alpha or 16 bit make no difference.
 from typing import Final
 
 import numpy as np
-import pdqhash
+import pdqhash  # type: ignore[import-untyped]  # it has no stubs
 from PIL import Image
 
 from safety_proxy.evidence import Pdq

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
-from math import ceil, floor
+from math import floor
 from typing import Final, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ Bound = Literal["threshold", "critical"]
 
 # Changes of thresholds are told in steps that somebody would write.
 _DECIMALS: Final = 5
+_CLEARLY: Final = 0.02  # of a step: twice what float32 rounds to
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,9 +292,7 @@ class _Telling:
 
 
 def _severest(rules: Sequence[Rule], held: NDArray[np.bool_]) -> Action:
-    actions = [
-        rule.action for rule, holds in zip(rules, held.any(axis=0).tolist(), strict=True) if holds
-    ]
+    actions = [rule.action for number, rule in enumerate(rules) if held[:, number].any()]
     return max(actions, key=lambda action: action.severity, default=Action.ALLOW)
 
 
@@ -315,7 +314,10 @@ def _written(concept: Concept, prompt: Prompt, bound: Bound) -> float:
 
 
 def _rounded(value: float, *, down: bool) -> float:
-    """With few decimals, and on the far side of the value: a score at it is beyond the bound."""
+    """With few decimals, and so that a score of this value is found (down) or is not.
+
+    Cosines are compared in float32: a bound must be clearly above one that it is to leave out.
+    """
     scaled = value * 10**_DECIMALS
-    whole = floor(scaled) if down else max(ceil(scaled), floor(scaled) + 1)
+    whole = floor(scaled) if down else floor(scaled + _CLEARLY) + 1
     return whole / 10**_DECIMALS

@@ -82,7 +82,7 @@ class Contrast:
     def moved(self, threshold: float, severity: float) -> float:
         if severity == 0:
             return threshold
-        return threshold / (threshold + (1 - threshold) * exp(-severity))
+        return threshold / (threshold + (1 - threshold) * exp(severity))
 
 
 def form_of(score: str, logit_scale: float, logit_bias: float | None) -> Form:

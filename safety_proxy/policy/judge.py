@@ -15,9 +15,9 @@ from safety_proxy.policy.tables import Policy, Rule
 from safety_proxy.policy.weighing import Int8Array, Needs, Scales
 from safety_proxy.verdict import Action, ConceptScore, Reason
 
-# Rows judged at once: bounds memory (about 10 MB at 768 numbers a row), and stays in the caches;
-# 4096 take more than twice as long for each row (docs/policy.md).
-CHUNK_ROWS: Final = 1024
+# Rows judged at once: bounds memory (about 20 MB at 768 numbers a row). Many more no longer fit the
+# caches; fewer lose more to the threads of the matrix product on a busy machine.
+CHUNK_ROWS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)

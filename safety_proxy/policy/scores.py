@@ -1,9 +1,10 @@
 """From embeddings to the scores of a policy's prompts, controls applied.
 
-A row gets the same scores to the last bit, alone and among a million others. That is more than a matrix product promises, whose sums come in an order of its own. So embeddings
-are rounded to multiples of 2**-26, which is finer than what a model computes in: a product of two
-is a multiple of 2**-52, no partial sum of a dot product of vectors of length 1 exceeds 1
-(Cauchy-Schwarz), and float64 holds every one of them exactly. Then no order can show.
+A row gets the same scores to the last bit, alone and among a million others. That is more than a
+matrix product promises, which adds in an order of its own. So embeddings are rounded to multiples
+of 2**-26, which is finer than what a model computes in: a product of two is a multiple of 2**-52,
+no partial sum of a dot product of vectors of length 1 exceeds 1 (Cauchy-Schwarz), and float64
+holds every one of them exactly. Then no order can show.
 """
 
 from collections.abc import Callable, Sequence

@@ -42,6 +42,7 @@ class Match:
     list: the name of the list that holds it; OWN_LIST for what the admin decided.
     entry: the hash that stands there, in hex, of the kind `kind`.
     distance: bits in which the PDQ hash of the picture differs; 0 for all other kinds.
+    origin: the sha256 of the admin's own entry that leads here; "" for shared lists.
     """
 
     action: Action
@@ -50,6 +51,7 @@ class Match:
     entry: str
     distance: int = 0
     note: str = ""
+    origin: str = ""
 
     def __str__(self) -> str:
         near = f" at distance {self.distance}" if self.kind is Kind.PDQ else ""
@@ -63,7 +65,7 @@ class _Own:
 
     entries: Mapping[str, OwnEntry]  # by sha256
     index: PdqIndex
-    indexed: Sequence[OwnEntry]  # for each row of the index
+    indexed: Sequence[tuple[OwnEntry, Pdq]]  # for each row of the index
     excluded: frozenset[bytes]
     digest: bytes  # of all of it
 
@@ -86,7 +88,7 @@ class _Own:
         return cls(
             MappingProxyType(by_sha256),
             PdqIndex.of(pdq.bits for _, pdq in spread),
-            [entry for entry, _ in spread],
+            spread,
             excluded,
             digest.digest(),
         )
@@ -177,13 +179,14 @@ class HashLists:
     def _near(self, state: _State, bits: bytes) -> Iterable[Match]:
         """The nearest entry of each list, the admin's own first."""
         for row, distance in state.own.index.search(bits, self._max_distance)[:1]:
-            yield _own_match(state.own.indexed[row], Kind.PDQ, bits.hex(), distance)
+            entry, pdq = state.own.indexed[row]
+            yield _own_match(entry, Kind.PDQ, pdq.bits.hex(), distance)
         for each in state.shared:
             for row, distance in each.index.search(bits, self._max_distance):
-                entry = each.pdq[row].tobytes()
-                if entry not in state.own.excluded:
+                listed = each.pdq[row].tobytes()
+                if listed not in state.own.excluded:
                     name = each.source.name
-                    yield Match(Action.BLOCK, name, Kind.PDQ, entry.hex(), distance)
+                    yield Match(Action.BLOCK, name, Kind.PDQ, listed.hex(), distance)
                     break
 
     async def load(self) -> None:
@@ -273,7 +276,7 @@ class HashLists:
 
 def _own_match(entry: OwnEntry, kind: Kind, hash_: str, distance: int = 0) -> Match:
     note = ", ".join(filter(None, (entry.who, entry.note)))
-    return Match(entry.action, OWN_LIST, kind, hash_, distance, note)
+    return Match(entry.action, OWN_LIST, kind, hash_, distance, note, origin=entry.sha256)
 
 
 def _shared_match(state: _State, kind: Kind, hash_: str) -> Match | None:

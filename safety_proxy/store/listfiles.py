@@ -95,7 +95,7 @@ def read_hashes(file: Path, kind: Kind | None = None, *, min_quality: int = 50) 
 
     kind: of those for which the file names none.
     min_quality: PDQ hashes that are listed with a lower one are left out.
-    Raises ConfigError if the file cannot be read or holds no hash at all.
+    Raises ConfigError if the file cannot be read, or holds lines but no hash of a picture.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -112,10 +112,12 @@ def read_hashes(file: Path, kind: Kind | None = None, *, min_quality: int = 50) 
                     hashes.problems.append(f"{unit} {number}: {problem}")
     except ValueError as error:  # json.JSONDecodeError and csv.Error name the place
         raise ConfigError(f"List {file}: {error}. Have it exported anew.") from error
-    if hashes.bad and not (hashes.exact or hashes.pdq or hashes.other or hashes.flat):
+    # An error page in place of the list must not empty it.
+    if (hashes.bad or hashes.other) and not (hashes.exact or hashes.pdq or hashes.flat):
+        why = "; ".join(hashes.problems) or "Its lines are about other things than pictures"
         raise ConfigError(
-            f"List {file}: no line of it could be read. {hashes.problems[0]}. Wanted are hashes as "
-            "hex digits, one a line, or CSV or JSON of ThreatExchange."
+            f"List {file}: no hash of a picture could be read. {why}. Wanted are hashes as hex "
+            "digits, one a line, or CSV or JSON of ThreatExchange."
         )
     return hashes
 

@@ -3,20 +3,24 @@
 import asyncio
 import hashlib
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from safety_proxy.errors import UndecodableImage
+from safety_proxy.evaluation.groups import groups_of
+from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.tally import Looked, Survey, Tally
-from safety_proxy.evaluation.trial import Bench
+from safety_proxy.evaluation.trial import Bench, with_choice
 from safety_proxy.evidence import Evidence
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.media.frames import read_frames
 from safety_proxy.media.spool import Media
+from safety_proxy.policy.forms import Cosine
 from safety_proxy.policy.judge import Judge
-from safety_proxy.policy.policy import Policy
-from tests.fakes import FakeEmbedder, color_policy
+from safety_proxy.policy.policy import Policy, parse_policy
+from tests.fakes import POLICY_TEXT, FakeEmbedder, color_policy
 from tests.pictures import Color, plain
 
 
@@ -97,13 +101,52 @@ def at_severity(severity: float, name: str) -> Looked:
 
 
 def survey_of(
-    severities: Iterable[float], *, groups: Iterable[str] = (), furthest: bool = False
+    severities: Iterable[float],
+    *,
+    groups: Iterable[str] = (),
+    furthest: bool = False,
+    policy: Policy | None = None,
 ) -> Survey:
     """A survey of pictures with about these severities."""
-    tally = Tally(judge_of(color_policy(), FakeEmbedder()), furthest=furthest)
+    tally = Tally(judge_of(policy or color_policy(), FakeEmbedder()), furthest=furthest)
     names = list(groups)
     for number, severity in enumerate(severities):
         picture = at_severity(severity, f"{number}")
         assert tally.is_new(picture.evidence.sha256)
         tally.add(f"{number:04}.png", names[number] if names else "", picture)
     return tally.survey()
+
+
+HOSTILE = "birds/<img src=x onerror=alert(1)>\"'&amp;$x^2$.png"
+
+
+def outcome_of(
+    severities: Iterable[float],
+    *,
+    must_block: Iterable[float] | None = None,
+    groups: Iterable[str] = (),
+    wanted: float | None = None,
+    policy: Policy | None = None,
+) -> Outcome:
+    """An outcome over pictures with about these severities; calibrated if a rate is wanted."""
+    harmless = survey_of(severities, groups=groups, policy=policy)
+    furthest = None if must_block is None else survey_of(must_block, furthest=True, policy=policy)
+    outcome = Outcome(
+        source="/srv/harmless",
+        policy=policy or color_policy(),
+        form=Cosine(LOGIT_SCALE),
+        made=datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
+        harmless=harmless,
+        groups=groups_of(harmless),
+        must_block_source="" if furthest is None else "/srv/stand-ins",
+        must_block=furthest,
+    )
+    return outcome if wanted is None else with_choice(outcome, wanted, point_estimate=False)
+
+
+def hostile_policy() -> Policy:
+    """The color policy, with names in it that would do harm where they are not escaped."""
+    text = POLICY_TEXT.replace('name = "colors"', 'name = "<script>alert(1)</script>"')
+    text = text.replace("[concepts.red]", '[concepts."</svg><b>$red"]')
+    text = text.replace('all = ["red", "blue"]', 'all = ["</svg><b>$red", "blue"]')
+    return parse_policy(text.replace('"red-and-blue"', '"<i>rule"'), where="test")

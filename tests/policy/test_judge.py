@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.errors import EmbedderUnavailable
-from safety_proxy.policy.judge import Judge, Judgment
+from safety_proxy.policy.judge import CHUNK_ROWS, Judge, Judgment
 from safety_proxy.policy.policy import Policy, default_policy, parse_policy
 from safety_proxy.verdict import Action
+from tests.policy.policies import judge_of as policies_judge
+from tests.policy.policies import policies, rows, starts_of
 
 # Each of these texts is an axis of its own, so that a cosine is what a test says it is. The empty
 # text is all that no prompt names.
@@ -467,3 +470,124 @@ def test_default_policies_judge(model: str) -> None:
     blocked = judge.judge(like_all[None], [""])
     assert blocked.action is Action.BLOCK
     assert blocked.reasons[0].rule == policy.rules[0].name
+
+
+@settings(deadline=None, max_examples=200)
+@given(policy=policies(), seed=st.integers(0, 999), bias=st.sampled_from([None, -2.0]))
+def test_many_pictures_at_once_get_exactly_the_action_of_each(
+    policy: Policy, seed: int, bias: float | None
+) -> None:
+    """Over controls, weights, criticals, `all` and `any`, both forms, and several frames."""
+    judge = policies_judge(policy, logit_bias=bias)
+    embeddings, starts = rows(seed, 12), starts_of(seed, 12)
+    actions = judge.actions(embeddings, starts)
+    assert actions.dtype == np.int8
+    pictures = np.split(embeddings, starts[1:])
+    each = [judge.judge(picture, [""] * len(picture)).action.severity for picture in pictures]
+    assert actions.tolist() == each
+
+
+@settings(deadline=None, max_examples=100)
+@given(policy=policies(), seed=st.integers(0, 999))
+def test_severity_of_a_picture_is_the_least_that_acts_so(policy: Policy, seed: int) -> None:
+    """A policy of just that severity does, one of a hair less does not; so actions only rise."""
+    judge = policies_judge(policy)
+    embeddings, starts = rows(seed, 8), starts_of(seed, 8)
+    before = np.zeros(len(starts), np.int8)
+    limits = {a: judge.severity_of(embeddings, starts, a) for a in (Action.FLAG, Action.BLOCK)}
+    assert (limits[Action.FLAG] <= limits[Action.BLOCK]).all()
+    near = np.concatenate(list(limits.values()))
+    near = near[np.abs(near) < 19]
+    for severity in sorted({*near, *np.nextafter(near, np.float32(-99)), -19.0, 0.0, 19.0}):
+        moved = policies_judge(policy.with_severity(float(severity)))
+        actions = moved.actions(embeddings, starts)
+        for action, limit in limits.items():
+            assert np.array_equal(actions >= action.severity, limit <= np.float32(severity))
+        assert (actions >= before).all()
+        before = actions
+
+
+def test_severity_of_allow_is_always_reached_and_of_an_action_without_rules_never() -> None:
+    """At both ends of the scale."""
+    judge = judge_of(RULES + 'all = ["a"]')
+    embeddings, starts = picture({"flame": 0.5}, {}), np.array([0, 1])
+    assert judge.severity_of(embeddings, starts, Action.ALLOW).tolist() == [-math.inf] * 2
+    flag = judge.severity_of(embeddings, starts, Action.FLAG)
+    assert flag == pytest.approx([-1, 4], abs=1e-5)  # 0.1 over and 0.4 under, at a scale of 10
+    mild = judge_of(RULES.replace("block", "flag") + 'all = ["a"]')
+    assert mild.severity_of(embeddings, starts, Action.BLOCK).tolist() == [math.inf] * 2
+
+
+def test_margins_are_scores_over_thresholds_by_concept() -> None:
+    """Of the prompt that stands highest, controls applied, and whatever the severity."""
+    severe = COSINE.replace('"cosine"\n\n', '"cosine"\nseverity = 1.5\n\n')
+    for text in (COSINE, severe):
+        margins = judge_of(text).margins(
+            picture({"flame": 0.25, "ember": 0.2, "drop": 0.1}, {"flame": 0.25, "sunset": 0.3})
+        )
+        assert margins == pytest.approx(np.array([[0.05, -0.2], [0.02, -0.22]]), abs=1e-6)
+        assert margins.dtype == np.float32
+
+
+@pytest.mark.parametrize("rows_in_all", [1, CHUNK_ROWS - 1, CHUNK_ROWS, 2 * CHUNK_ROWS + 1])
+def test_chunks_end_anywhere(rows_in_all: int) -> None:
+    """A picture whose frames lie in two chunks has the severest of them all."""
+    embeddings = np.repeat(picture({}), rows_in_all, axis=0)
+    embeddings[-1] = picture({"flame": 0.3, "wave": 0.3})
+    judge = judge_of(COSINE)
+    assert judge.actions(embeddings, np.array([0])).tolist() == [Action.BLOCK.severity]
+    assert judge.severity_of(embeddings, np.array([0]), Action.BLOCK)[0] < 0
+    starts = np.arange(rows_in_all)
+    assert judge.actions(embeddings, starts).tolist() == [0] * (rows_in_all - 1) + [2]
+    assert len(judge.margins(embeddings)) == rows_in_all
+
+
+def test_no_pictures_have_no_actions() -> None:
+    """An empty store is none to fail at."""
+    none, starts = np.empty((0, len(TEXTS)), np.float32), np.empty(0, np.int64)
+    assert judge_of(COSINE).actions(none, starts).shape == (0,)
+    assert judge_of(COSINE).severity_of(none, starts, Action.BLOCK).shape == (0,)
+
+
+@pytest.mark.parametrize("starts", [[], [1], [0, 0], [0, 2, 1], [0, 3], [0, 1, 2, 3]])
+def test_starts_that_part_nothing_are_refused(starts: list[int]) -> None:
+    """A picture without rows would silently get another's action."""
+    for ask in (
+        judge_of(COSINE).actions,
+        partial(judge_of(COSINE).severity_of, action=Action.FLAG),
+    ):
+        with pytest.raises(ValueError, match="part 3 rows"):
+            ask(picture({}, {}, {}), np.array(starts, np.int64))
+
+
+def test_half_precision_is_judged_as_it_is_stored() -> None:
+    """The evidence store keeps embeddings so."""
+    embeddings = picture({"flame": 0.3, "wave": 0.3}, {"wave": 0.3}).astype(np.float16)
+    judge = judge_of(COSINE)
+    whole = embeddings.astype(np.float32)
+    starts = np.array([0, 1])
+    assert judge.actions(embeddings, starts).tolist() == judge.actions(whole, starts).tolist()
+
+
+def test_one_broken_row_among_many_fails_all() -> None:
+    """Rather than clear one picture silently."""
+    embeddings = np.repeat(picture({}), 3 * CHUNK_ROWS, axis=0)
+    embeddings[-1, 0] = np.nan
+    with pytest.raises(EmbedderUnavailable, match="not finite"):
+        judge_of(COSINE).actions(embeddings, np.arange(len(embeddings)))
+
+
+def test_weights_of_prompts_count() -> None:
+    """Found it weighs its own, critical three times that."""
+    text = COSINE.replace('text = "ember",', 'text = "ember", weight = 2,')
+    for ember, weight in [(0.2, 0), (0.21, 2), (0.25, 6)]:
+        assert judged(judge_of(text), {"ember": ember}).scores[0].weight == weight
+
+
+def test_severity_moves_thresholds_and_criticals_but_no_control() -> None:
+    """A control corrects an error of the model, however severe the policy is."""
+    text = COSINE.replace('"cosine"\n\n', '"cosine"\nseverity = 0.3\n\n')
+    fire, _ = judged(judge_of(text), {"flame": 0.17, "sunset": 0.22}).scores
+    assert (fire.weight, fire.threshold) == (1, pytest.approx(0.17))  # 0.3 / 10 lower
+    assert judged(judge_of(text), {"flame": 0.21}).scores[0].weight == 3
+    assert judged(judge_of(text), {"flame": 0.169}).scores[0].weight == 0

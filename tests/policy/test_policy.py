@@ -1,11 +1,18 @@
-"""Tests of safety_proxy/policy/policy.py: what a policy file may say, and how mistakes are told."""
+"""Tests of safety_proxy/policy/policy.py: what a policy file says, and for which model."""
 
+import math
 from pathlib import Path
 
 import pytest
 
 from safety_proxy.errors import ConfigError
-from safety_proxy.policy.policy import Policy, default_policy, load_policy, parse_policy
+from safety_proxy.policy.policy import (
+    Policy,
+    check_model,
+    default_policy,
+    load_policy,
+    parse_policy,
+)
 from safety_proxy.verdict import Action
 
 GOOD = """
@@ -46,13 +53,6 @@ def changed(old: str, new: str) -> str:
     return GOOD.replace(old, new, 1)
 
 
-def problem_of(text: str) -> str:
-    """The message of the error that a policy text gives."""
-    with pytest.raises(ConfigError) as caught:
-        parse_policy(text, where="here.toml")
-    return str(caught.value)
-
-
 def test_a_good_policy_says_what_it_means() -> None:
     """Short and long forms of prompts and conditions, with bounds of their own or the concept's."""
     policy = parse_policy(GOOD, where="here")
@@ -75,154 +75,6 @@ def test_left_out_keys_have_careful_defaults() -> None:
     assert parse_policy(
         changed('templates = ["{}", "a photo of {}"]\n', ""), where="here"
     ).templates == ["{}"]
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        pytest.param(
-            changed("threshold = 0.5\n", ""),
-            ["concepts.fire", "'fire'", "no threshold"],
-            id="no threshold for a prompt",
-        ),
-        pytest.param(
-            changed("threshold = 0.5", "threshold = 1.5"),
-            ["concepts.fire.threshold", "less than or equal to 1"],
-            id="threshold over 1",
-        ),
-        pytest.param(
-            changed("threshold = 0.5", "threshold = nan"),
-            ["concepts.fire.threshold"],
-            id="threshold that nothing reaches",
-        ),
-        pytest.param(
-            changed("critical = 0.9", "critical = 0.55"),
-            ["concepts.fire", "'a burning house'", "critical 0.55", "below threshold 0.6"],
-            id="critical below the threshold of the prompt",
-        ),
-        pytest.param(
-            changed("critical = 0.8", "critical = 0.4"),
-            ["concepts.fire", "'fire'", "critical 0.4", "below threshold 0.5"],
-            id="critical below the threshold of the concept",
-        ),
-        pytest.param(
-            changed('[{ text = "water", threshold = 0.7 }]', "[]"),
-            ["concepts.water.prompts", "at least 1 item"],
-            id="concept without prompts",
-        ),
-        pytest.param(
-            changed('text = "water"', 'text = ""'),
-            ["concepts.water.prompts.0.text", "at least 1 character"],
-            id="empty prompt",
-        ),
-        pytest.param(
-            changed('all = ["water", {', 'all = ["fog", {'),
-            ["rule 'both'", "'fog'", "there are: fire, water"],
-            id="unknown concept in all",
-        ),
-        pytest.param(
-            changed('any = ["fire", "water"]', 'any = ["fire", "fog"]'),
-            ["rule 'either'", "'fog'", "there are: fire, water"],
-            id="unknown concept in any",
-        ),
-        pytest.param(
-            changed("shifts = { fire", "shifts = { fog"),
-            ["control 'a sunset'", "'fog'", "there are: fire, water"],
-            id="unknown concept in a control",
-        ),
-        pytest.param(
-            changed("shifts = { fire = -0.1 }", "shifts = {}"),
-            ["controls.0.shifts", "at least 1 item"],
-            id="control that shifts nothing",
-        ),
-        pytest.param(
-            changed("shifts = { fire = -0.1 }", "shifts = { fire = nan }"),
-            ["controls.0.shifts.fire"],
-            id="shift that is no number",
-        ),
-        pytest.param(
-            changed("threshold = 0.25\n", ""),
-            ["controls.0.threshold", "Field required"],
-            id="control without threshold",
-        ),
-        pytest.param(
-            changed('"a photo of {}"', '"a photo of"'),
-            ["template 'a photo of'", "{}"],
-            id="template without a place",
-        ),
-        pytest.param(
-            changed('["{}", "a photo of {}"]', "[]"),
-            ["templates", "at least 1 item"],
-            id="no templates",
-        ),
-        pytest.param(
-            changed('neutral = ["a photo"]\n', ""),
-            ["contrast", "`neutral`"],
-            id="contrast without neutral prompts",
-        ),
-        pytest.param(
-            changed('any = ["fire", "water"]\n', ""),
-            ["rules.1", "'either'", "neither `all` nor `any`"],
-            id="rule without conditions",
-        ),
-        pytest.param(
-            changed('any = ["fire", "water"]', 'any = [{ concept = "water", weight = 9 }]'),
-            ["rule 'either'", "'water'", "weight 9"],
-            id="weight that can never be reached",
-        ),
-        pytest.param(
-            changed('name = "either"', 'name = "both"'),
-            ["two rules have one name", "both"],
-            id="two rules of one name",
-        ),
-        pytest.param(
-            changed("weight = 2", "weight = 0"),
-            ["rules.0.all.1.weight", "greater than or equal to 1"],
-            id="weight that always holds",
-        ),
-        pytest.param(
-            changed('action = "block"', 'action = "delete"'),
-            ["rules.0.action", "'allow', 'flag' or 'block'"],
-            id="bad action of a rule",
-        ),
-        pytest.param(
-            changed('unreadable = "flag"', 'unreadable = "skip"'),
-            ["unreadable", "'allow', 'flag' or 'block'"],
-            id="bad action for the unreadable",
-        ),
-        pytest.param(
-            changed('score = "contrast"', 'score = "logit"'),
-            ["score", "'cosine' or 'contrast'"],
-            id="bad kind of score",
-        ),
-        pytest.param(
-            changed("critical = 0.8", "critcal = 0.8"),
-            ["concepts.fire.critcal", "not permitted"],
-            id="unknown key in a concept",
-        ),
-        pytest.param(
-            changed('score = "contrast"', 'score = "contrast"\nthreshhold = 1'),
-            ["threshhold", "not permitted"],
-            id="unknown key of the file",
-        ),
-        pytest.param("", ["name", "score", "concepts", "rules", "Field required"], id="empty"),
-        pytest.param("name = = 1", ["not valid TOML", "line 1"], id="bad TOML"),
-    ],
-)
-def test_a_wrong_policy_is_refused_with_what_and_where(text: str, told: list[str]) -> None:
-    """The message has the file, the key and what to change."""
-    message = problem_of(text)
-    assert "here.toml" in message
-    assert [part for part in told if part not in message] == []
-
-
-def test_all_wrong_fields_are_told_at_once() -> None:
-    """One start shows every problem, a line each."""
-    text = changed('action = "block"', 'action = "delete"').replace("critical = 0.8", "critcal = 1")
-    message = problem_of(text)
-    assert "rules.0.action" in message
-    assert "concepts.fire.critcal" in message
-    assert len(message.splitlines()) == 3
 
 
 def test_a_policy_is_read_from_a_file(tmp_path: Path) -> None:
@@ -264,6 +116,8 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
         ("ViT-L-14-336/openai/fp16", "contrast"),
         ("ViT-B-32/datacomp_xl_s13b_b90k/bf16", "contrast"),
         ("ViT-B-32/openai/fp32", "contrast"),
+        ("ViT-L-14/openai-other/fp32", "contrast"),
+        ("local-dir:/srv/ViT-L-14/openai/fp32", "contrast"),
     ],
 )
 def test_default_policy_fits_the_model(model: str, score: str) -> None:
@@ -271,6 +125,7 @@ def test_default_policy_fits_the_model(model: str, score: str) -> None:
     policy = default_policy(model)
     assert policy.score == score
     assert policy.unreadable is Action.BLOCK
+    assert check_model(policy, model) == ""
 
 
 @pytest.mark.parametrize("model", ["ViT-L-14/openai/fp16", "other/weights/fp32"])
@@ -302,51 +157,55 @@ def test_default_cosine_policy_stays_in_the_tested_ranges() -> None:
     }
 
 
-def version_of(text: str) -> str:
-    policy: Policy = parse_policy(text, where="here")
-    return policy.version
+def test_severity_is_the_file_s_or_the_one_handed_over(tmp_path: Path) -> None:
+    """So that settings can move a policy that they do not write."""
+    file = tmp_path / "policy.toml"
+    file.write_text(changed('unreadable = "flag"', 'unreadable = "flag"\nseverity = 0.5'))
+    assert load_policy(file).severity == 0.5
+    assert load_policy(file, severity=-1).severity == -1
+    assert load_policy(file, severity=0.0).severity == 0
+    assert default_policy("ViT-B-32/x/fp32").severity == 0
+    assert default_policy("ViT-L-14/openai/fp16", severity=2.5).severity == 2.5
+    assert load_policy(file, severity=0.5) == load_policy(file)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("threshold = 0.5", "threshold = 0.51"),
-        ("critical = 0.9", "critical = 0.91"),
-        ('"a burning house"', '"a burning car"'),
-        ('"a photo of {}"', '"a drawing of {}"'),
-        ('neutral = ["a photo"]', 'neutral = ["a drawing"]'),
-        ("fire = -0.1", "fire = -0.2"),
-        ("threshold = 0.25", "threshold = 0.26"),
-        ("weight = 2", "weight = 3"),
-        ('action = "block"', 'action = "flag"'),
-        ('any = ["fire", "water"]', 'all = ["fire", "water"]'),
-        ('unreadable = "flag"', 'unreadable = "block"'),
-        ('score = "contrast"', 'score = "cosine"'),
-    ],
-)
-def test_version_changes_with_the_meaning(old: str, new: str) -> None:
-    """Verdicts of the policy before must not be found under it."""
-    assert version_of(changed(old, new)) != version_of(GOOD)
+@pytest.mark.parametrize("severity", [21.0, -20.5, math.nan, math.inf])
+def test_a_severity_beyond_all_scores_is_refused(severity: float) -> None:
+    """With the range, and what the number means."""
+    with pytest.raises(ConfigError, match=r"severity of .* is not from -20 to 20; 0 leaves"):
+        default_policy("any", severity=severity)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("threshold = 0.5", "threshold = 0.50  # a comment"),
-        ("\n[concepts.fire]", "\n\n# a comment\n[concepts.fire]"),
-        ("threshold = 0.5\ncritical = 0.8", "critical = 0.8\nthreshold = 0.5"),
-        ('"fire", { text', '{ text = "fire" }, { text'),
-        ('all = ["water",', "all = [{ concept = 'water', weight = 1 },"),
-    ],
-)
-def test_version_stays_with_layout_and_comments(old: str, new: str) -> None:
-    """The same policy, written otherwise, keeps its verdicts."""
-    assert version_of(changed(old, new)) == version_of(GOOD)
+def named(score: str, model: str) -> Policy:
+    """A policy with this score, found for this model."""
+    text = changed('score = "contrast"', f'score = "{score}"\nmodel = {model}')
+    return parse_policy(text, where="here")
 
 
-def test_version_is_short_and_the_same_in_every_run() -> None:
-    """It is written to logs and shared between processes."""
-    version = version_of(GOOD)
-    assert len(version) == 12
-    assert int(version, 16) >= 0
-    assert version == version_of(GOOD)
+@pytest.mark.parametrize("score", ["cosine", "contrast"])
+@pytest.mark.parametrize("model", ['"ViT-L-14"', '"ViT-L-14/"', '["a", "ViT-L-14/openai/fp16"]'])
+def test_a_model_is_named_by_the_start_of_its_fingerprint(score: str, model: str) -> None:
+    """By whole parts."""
+    policy = named(score, model)
+    assert check_model(policy, "ViT-L-14/openai/fp16") == ""
+
+
+def test_cosines_of_another_model_are_an_error() -> None:
+    """With three ways out. ViT-L-14 is no start of ViT-L-14-336."""
+    with pytest.raises(ConfigError) as caught:
+        check_model(named("cosine", '["ViT-L-14", "b"]'), "ViT-L-14-336/openai/fp16")
+    message = str(caught.value)
+    for part in ["ViT-L-14 or b", "ViT-L-14-336/openai/fp16", "policy.file", "calibrate"]:
+        assert part in message
+
+
+def test_probabilities_of_another_model_are_worth_a_note() -> None:
+    """They mean about the same; what was measured does not hold."""
+    note = check_model(named("contrast", '"ViT-L-14"'), "ViT-B-32/x/fp32")
+    assert "calibrated for ViT-L-14, and the model is ViT-B-32/x/fp32" in note
+    assert check_model(named("contrast", "[]"), "ViT-B-32/x/fp32") == ""
+
+
+def test_cosines_that_name_no_model_are_worth_a_note() -> None:
+    """Whoever wrote them knows for which."""
+    assert 'model = "' in check_model(named("cosine", "[]"), "ViT-B-32/x/fp32")

@@ -1,0 +1,181 @@
+"""`/api/v1/explain`: all that is known of a picture, and what would change its action.
+
+| route | body | the picture |
+| --- | --- | --- |
+| `POST .../explain` | the file | that file; it is looked at, and not stored |
+| `POST .../explain` | `{"url": "..."}` | what lies there, fetched as for `image/download` |
+| `GET .../explain/{sha256}` | | one that an earlier scan has seen |
+"""
+
+import asyncio
+import dataclasses
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from safety_proxy.admin.bodies import FILE_TYPE, file_of, guarded, json_of, text_in
+from safety_proxy.errors import ConfigError, SafetyProxyError, UndecodableImage
+from safety_proxy.evidence import Evidence
+from safety_proxy.media.spool import Media, Spooler
+from safety_proxy.policy.explain import Explanation, RuleFinding
+from safety_proxy.store.hashlist import OWN_LIST, HashLists, Match
+from safety_proxy.store.listed import checked_sha256
+from safety_proxy.verdict import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Explaining:
+    """What the running server does for an explanation.
+
+    look: what a scan finds out about a file; raises UndecodableImage, ScanError.
+    known: what an earlier scan found out about these bytes; None if none has seen them.
+    fetch: the file at an address, which the stack closes; raises DownloadFailed, Busy.
+    explain: what the policy in force says; raises ScanError while there is no model.
+    unreadable: the policy's action for a file that no picture can be read from.
+    """
+
+    look: Callable[[Media], Awaitable[Evidence]]
+    known: Callable[[str], Awaitable[Evidence | None]]
+    fetch: Callable[[str, ExitStack], Awaitable[Media]]
+    explain: Callable[[Evidence], Explanation]
+    unreadable: Callable[[], Action]
+
+
+class _NotSeen(SafetyProxyError):
+    status = 404
+    reason = "not_seen"
+
+
+class ExplainAdmin:
+    """The routes."""
+
+    def __init__(self, lists: HashLists, explaining: Explaining, *, spooler: Spooler) -> None:
+        self._lists = lists
+        self._explaining = explaining
+        self._spooler = spooler
+        self.routes = [
+            web.post("/api/v1/explain", guarded(self._sent)),
+            web.get("/api/v1/explain/{sha256}", guarded(self._known)),
+        ]
+
+    async def _sent(self, request: web.Request) -> web.Response:
+        with ExitStack() as opened:
+            if request.content_type == FILE_TYPE:
+                media = await file_of(request, self._spooler, opened)
+            else:
+                url = text_in(await json_of(request), "url")
+                if not url:
+                    raise ConfigError(f'Send {{"url": ...}}, or a file as `{FILE_TYPE}`.')
+                media = await self._explaining.fetch(url, opened)
+            try:
+                evidence = await self._explaining.look(media)
+            except UndecodableImage as error:
+                return web.json_response(self._unreadable(media, error))
+            return web.json_response(await self._explained(evidence))
+
+    async def _known(self, request: web.Request) -> web.Response:
+        sha256 = checked_sha256(request.match_info["sha256"])
+        evidence = await self._explaining.known(sha256)
+        if evidence is not None:
+            return web.json_response(await self._explained(evidence))
+        match = self._lists.match_exact(sha256)
+        if match is None:
+            raise _NotSeen(
+                f"{sha256}: on no list, and no scan has seen it, or so long ago that it is "
+                "forgotten. Give the file itself, or its address."
+            )
+        head = {"sha256": sha256, "action": match.action.value}
+        return web.json_response(head | _listed(match, sha256))
+
+    def _unreadable(self, media: Media, error: UndecodableImage) -> dict[str, Any]:
+        match = self._lists.match_exact(media.sha256)
+        action = match.action if match else self._explaining.unreadable()
+        head = {"sha256": media.sha256, "action": action.value, "unreadable": str(error)}
+        return head | _listed(match, media.sha256)
+
+    async def _explained(self, evidence: Evidence) -> dict[str, Any]:
+        """The whole of it; a list that decides leaves the policy's say to be read as well."""
+        match = await asyncio.to_thread(
+            self._lists.match,
+            evidence.sha256,
+            sha1=evidence.sha1,
+            md5=evidence.md5,
+            pdq=evidence.pdq,
+        )
+        explanation = self._explaining.explain(evidence)
+        listed = _listed(match, evidence.sha256)
+        return {
+            "sha256": evidence.sha256,
+            "sha1": evidence.sha1,
+            "md5": evidence.md5,
+            "media_type": evidence.media_type,
+            "model": evidence.model,
+            "pdq": [{"hash": pdq.bits.hex(), "quality": pdq.quality} for pdq in evidence.pdq],
+            "action": (match.action if match else explanation.action).value,
+            "match": listed["match"],
+            "policy": as_json(explanation),
+            "changes": [*listed["changes"], *policy_changes(evidence.sha256, explanation)],
+        }
+
+
+def _listed(match: Match | None, sha256: str) -> dict[str, Any]:
+    return {
+        "match": dataclasses.asdict(match) if match else None,
+        "changes": list(list_changes(match, sha256)),
+    }
+
+
+def list_changes(match: Match | None, sha256: str) -> Iterator[str]:
+    """What takes a list's decision back, as commands."""
+    if match is None:
+        return
+    if match.origin:
+        yield f"The {match.action} ends with: safety-proxy {match.action} --remove {match.origin}"
+    elif match.list != OWN_LIST:
+        yield f"This entry does not count any more with: safety-proxy lists exclude {match.entry}"
+    if match.action is Action.BLOCK:
+        yield f"These exact bytes pass with: safety-proxy allow {sha256} --note WHY"
+
+
+def policy_changes(sha256: str, explanation: Explanation) -> Iterator[str]:
+    """What gives the picture another action: numbers of the policy, and an entry of one's own."""
+    for action, severity in explanation.severities:
+        if math.isfinite(severity):
+            above = severity > explanation.severity
+            turn = "from severity {:.2f} on" if above else "only down to severity {:.2f}"
+            yield (
+                f"The policy's action is {action} or more {turn.format(severity)}; it is "
+                f"{explanation.severity:g}."
+            )
+    for rule in explanation.rules:
+        if rule.change is not None:
+            yield _change(rule)
+    if explanation.action is not Action.ALLOW:
+        yield f"These exact bytes pass with: safety-proxy allow {sha256} --note WHY"
+
+
+def _change(rule: RuleFinding) -> str:
+    change = rule.change
+    assert change is not None
+    ends = "no longer holds" if rule.is_held else "holds"
+    return (
+        f"Rule {rule.rule} {ends} with {change.bound} = {change.needed:g} (now {change.written:g}) "
+        f'for "{change.prompt}" of {change.concept}; the action is then {change.action}.'
+    )
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses as objects; what is infinite, which JSON cannot say, as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,93 @@
+"""What a command asks of the running server, at its admin listener."""
+
+import http.client
+import json
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+import typer
+
+from safety_proxy.commands import ExitCode
+from safety_proxy.errors import ConfigError
+from safety_proxy.settings import load_settings
+
+# A scan may wait for others; a list of a million takes seconds to load.
+_PATIENCE_SECONDS: Final = 120.0
+
+_REFUSALS: Final = range(400, 500)
+
+
+class NoServer(Exception):
+    """Nothing listens at the address; the message says where."""
+
+
+def admin_address(admin: str | None, config: Path | None) -> str:
+    """That of --admin, or else of the settings. Raises ConfigError."""
+    if admin is not None:
+        url = urlsplit(admin)
+        if url.scheme != "http" or not url.hostname:
+            raise ConfigError(f"--admin {admin}: give an address such as http://127.0.0.1:8581.")
+        return admin
+    server = load_settings(config).server
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.admin_host, server.admin_host)  # noqa: S104 -- any address includes this one
+    return (
+        f"http://[{host}]:{server.admin_port}"
+        if ":" in host
+        else (f"http://{host}:{server.admin_port}")
+    )
+
+
+def ask(
+    address: str, method: str, target: str, *, body: Any = None, file: IO[bytes] | None = None
+) -> dict[str, Any]:
+    """The server's answer.
+
+    body: sent as JSON. file: sent as it is.
+    Raises NoServer; ConfigError for what the server refuses; Exit if it cannot answer.
+    """
+    try:
+        status, content = _request(address, method, target, body if file is None else file)
+        answer: dict[str, Any] = json.loads(content)
+        message = str(answer.get("msg", ""))
+    except ConnectionRefusedError as error:
+        raise NoServer(f"No server answers at {address}: {error.strerror}.") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise given_up(f"The server at {address} did not answer: {error}.") from error
+    except (ValueError, AttributeError) as error:
+        raise given_up(
+            f"What answers at {address} is not the admin listener of this version."
+        ) from error
+    if status == http.HTTPStatus.OK:
+        return answer
+    if status in _REFUSALS:
+        raise ConfigError(message)
+    raise given_up(f"The server at {address} cannot do that just now: {message}.")
+
+
+def given_up(message: str) -> typer.Exit:
+    """To be raised when something that the command needs does not answer."""
+    sys.stderr.write(f"{message}\n")
+    return typer.Exit(ExitCode.UNAVAILABLE)
+
+
+def _request(address: str, method: str, target: str, body: Any) -> tuple[int, bytes]:
+    url = urlsplit(address)
+    assert url.hostname is not None
+    content, headers = body, {}
+    if hasattr(body, "read"):
+        size_bytes = body.seek(0, os.SEEK_END)
+        body.seek(0)
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
+    elif body is not None:
+        content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+    # Not urllib, which would go through the proxy that the environment names.
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE_SECONDS)
+    try:
+        connection.request(method, target, content, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

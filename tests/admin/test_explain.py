@@ -1,0 +1,155 @@
+"""Tests of safety_proxy/admin/explain.py: all that is known, and what would change it."""
+
+import json
+import math
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from safety_proxy.admin.explain import as_json
+from safety_proxy.store.listed import Exclusion, OwnEntry
+from safety_proxy.store.shared import ListSource
+from safety_proxy.verdict import Action
+from tests.fakes import ask
+from tests.listing import ADDRESS, Listing, evidence_of, serving
+from tests.pictures import BLUE, GREEN, PURPLE, plain
+
+FILE = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[tuple[Listing, str]]:
+    file = tmp_path / "theirs.txt"
+    file.write_text(f"{evidence_of(plain(GREEN)).md5}\n")
+    async with serving(tmp_path, ListSource("theirs", file)) as served:
+        yield served
+
+
+async def explained(client: ClientSession, url: str, body: bytes) -> Any:
+    answer = await ask(client, "POST", url, "/api/v1/explain", data=body, headers=FILE)
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+async def test_a_file_is_explained(client: ClientSession, served: tuple[Listing, str]) -> None:
+    """Hashes, scores by frame with thresholds, the rule, and changes that end it."""
+    evidence = evidence_of(plain(PURPLE))
+    answer = await explained(client, served[1], plain(PURPLE))
+    assert (answer["action"], answer["match"]) == ("block", None)
+    for name in ("sha256", "sha1", "md5", "media_type", "model"):
+        assert answer[name] == getattr(evidence, name)
+    assert answer["pdq"] == [{"hash": evidence.pdq[0].bits.hex(), "quality": 0}]
+    (place,) = answer["policy"]["places"]
+    assert place["where"] == "frame 0"
+    assert {concept["concept"] for concept in place["concepts"]} >= {"red", "blue", "green"}
+    assert [rule["rule"] for rule in answer["policy"]["rules"] if rule["is_held"]]
+    allow = f"safety-proxy allow {evidence.sha256} --note WHY"
+    assert any(change.endswith(allow) for change in answer["changes"])
+    assert any("no longer holds with threshold" in change for change in answer["changes"])
+
+
+async def test_an_allowed_picture_is_explained(
+    client: ClientSession, served: tuple[Listing, str]
+) -> None:
+    """What would block it; nothing is offered that would allow it."""
+    answer = await explained(client, served[1], plain(BLUE))
+    assert (answer["action"], answer["policy"]["action"]) == ("allow", "allow")
+    assert not any("--note WHY" in change for change in answer["changes"])
+
+
+async def test_a_list_s_decision_stands_beside_the_policy_s(
+    client: ClientSession, served: tuple[Listing, str]
+) -> None:
+    """Of others' lists the entry can be excluded; an own one taken back."""
+    listing, url = served
+    answer = await explained(client, url, plain(GREEN))
+    match = answer["match"]
+    assert (answer["action"], answer["policy"]["action"]) == ("block", "flag")
+    assert (match["list"], match["kind"]) == ("theirs", "md5")
+    assert f"safety-proxy lists exclude {match['entry']}" in answer["changes"][0]
+    await listing.lists.exclude(Exclusion(match["entry"]))
+    assert (await explained(client, url, plain(GREEN)))["action"] == "flag"
+    sha256 = evidence_of(plain(PURPLE)).sha256
+    await listing.lists.put(OwnEntry(sha256, Action.ALLOW, "a test", "anna"))
+    answer = await explained(client, url, plain(PURPLE))
+    assert (answer["action"], answer["policy"]["action"]) == ("allow", "block")
+    assert answer["match"]["note"] == "anna, a test"
+    assert f"safety-proxy allow --remove {sha256}" in answer["changes"][0]
+
+
+async def test_a_known_digest_is_explained_without_a_scan(
+    client: ClientSession, served: tuple[Listing, str]
+) -> None:
+    """From what is kept of it; the answer is that for the file."""
+    listing, url = served
+    evidence = evidence_of(plain(PURPLE))
+    listing.seen[evidence.sha256] = evidence
+    answer = await ask(client, "GET", url, f"/api/v1/explain/{evidence.sha256}")
+    assert (answer.status, listing.looks) == (200, 0)
+    assert answer.json == await explained(client, url, plain(PURPLE))
+
+
+async def test_a_listed_digest_is_explained_though_it_was_never_seen(
+    client: ClientSession, served: tuple[Listing, str]
+) -> None:
+    """One that is on no list either is not found, and the message says what to give."""
+    listing, url = served
+    answer = await ask(client, "GET", url, f"/api/v1/explain/{'a' * 64}")
+    assert answer.status == 404
+    assert "Give the file itself" in answer.json["msg"]
+    await listing.lists.put(OwnEntry("a" * 64, Action.BLOCK))
+    answer = await ask(client, "GET", url, f"/api/v1/explain/{'a' * 64}")
+    assert (answer.status, answer.json["action"]) == (200, "block")
+    assert f"block --remove {'a' * 64}" in answer.json["changes"][0]
+
+
+async def test_an_address_is_fetched(client: ClientSession, served: tuple[Listing, str]) -> None:
+    """By the server, which says so if there is nothing."""
+    listing, url = served
+    answer = await ask(client, "POST", url, "/api/v1/explain", json={"url": ADDRESS})
+    assert answer.status == 500
+    assert "Unable to download" in answer.json["msg"]
+    listing.online = plain(PURPLE)
+    answer = await ask(client, "POST", url, "/api/v1/explain", json={"url": ADDRESS})
+    assert answer.json == await explained(client, url, plain(PURPLE))
+
+
+async def test_what_is_no_picture_is_explained(
+    client: ClientSession, served: tuple[Listing, str]
+) -> None:
+    """The policy says what follows, and a list may say otherwise."""
+    listing, url = served
+    answer = await explained(client, url, b"no picture")
+    assert (answer["action"], answer["match"]) == ("block", None)
+    assert answer["unreadable"] == "not a picture of a known format"
+    await listing.lists.put(OwnEntry(answer["sha256"], Action.ALLOW))
+    assert (await explained(client, url, b"no picture"))["action"] == "allow"
+
+
+@pytest.mark.parametrize("body", [{}, {"url": ""}, {"url": 5}])
+async def test_a_wrong_request_is_refused(
+    client: ClientSession, served: tuple[Listing, str], body: Any
+) -> None:
+    """Neither a file nor an address."""
+    answer = await ask(client, "POST", served[1], "/api/v1/explain", json=body)
+    assert answer.status == 400
+
+
+def test_json_has_no_infinity() -> None:
+    """A rule that no severity brings about has null there; the rest is as it was."""
+
+    @dataclass
+    class Value:
+        severity: float
+        places: tuple[str, ...]
+
+    assert as_json([Value(math.inf, ("a",)), 1.5, None]) == [
+        {"severity": None, "places": ["a"]},
+        1.5,
+        None,
+    ]
+    json.dumps(as_json(Value(-math.inf, ())), allow_nan=False)

@@ -117,7 +117,7 @@ def _is_kept(number: int, count: int) -> bool:
 
 
 def _vips() -> Any | None:
-    """pyvips with one thread and no memory of earlier calls; None where it is not installed."""
+    """The library, with one thread and no memory of earlier calls; None where it is missing."""
     os.environ["VIPS_CONCURRENCY"] = "1"
     try:
         vips = importlib.import_module("pyvips")
@@ -138,25 +138,30 @@ def _vips_animation(vips: Any, body: bytes) -> UInt8Array:
     return np.asarray(image.numpy())
 
 
-def _key_frames(body: bytes) -> list[UInt8Array]:
+def _key_frames(body: bytes) -> list[np.ndarray]:
     return _film(body, "NONKEY", 30)
 
 
-def _all_frames(body: bytes) -> list[UInt8Array]:
+def _all_frames(body: bytes) -> list[np.ndarray]:
     return _film(body, "DEFAULT", 900)
 
 
-def _film(body: bytes, skip_frame: str, count: int) -> list[UInt8Array]:
+def _film(body: bytes, skip_frame: str, count: int) -> list[np.ndarray]:
     with av.open(io.BytesIO(body), "r") as container:
         stream = container.streams.video[0]
         stream.codec_context.skip_frame = skip_frame  # type: ignore[assignment]
         stream.codec_context.thread_count = 1
         frames: Iterable[tuple[int, av.VideoFrame]] = enumerate(container.decode(stream))
-        small = VideoReformatter()
+        small = partial(
+            VideoReformatter().reformat,
+            width=398,
+            height=_SIDE,
+            format="rgb24",
+            interpolation=Interpolation.AREA,
+            threads=1,
+        )
         return [
-            small.reformat(
-                frame, 398, _SIDE, "rgb24", interpolation=Interpolation.AREA, threads=1
-            ).to_ndarray()[:, 87:311]
+            small(frame).to_ndarray()[:, 87:311]
             for number, frame in frames
             if _is_kept(number, count)
         ]

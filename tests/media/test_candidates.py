@@ -101,7 +101,7 @@ def test_several_texts() -> None:
 
 @pytest.mark.parametrize("head", [b"name\0\0", b"name\0\1\0en\0name\0"])
 def test_compressed_text_of_a_png(head: bytes) -> None:
-    """zTXt and iTXt, and a picture within, written out or not."""
+    """Chunks zTXt and iTXt, and a picture within, written out or not."""
     assert found(head + zlib.compress(b"x" + PNG)) == [PNG]
     assert len(found(head + zlib.compress(base64.b64encode(JPEG)))) == 1
 

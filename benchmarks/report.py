@@ -7,6 +7,7 @@ from statistics import fmean, median
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.decode import Decoding
 from benchmarks.latency import Latency
 from benchmarks.stages import StageMeans
 from benchmarks.throughput import Throughput, ratios
@@ -130,6 +131,30 @@ def known_table(results: Iterable[Throughput]) -> Table:
                 str(known.direct.not_stored),
                 str(known.proxied.not_stored),
             )
+    return table
+
+
+def decode_table(decodings: Iterable[Decoding]) -> Table:
+    """Our processor time over that of the fastest single call of a library."""
+    table = _table(
+        "Decoding and cropping: processor time, best of the repeats",
+        "file",
+        "MB",
+        "crops",
+        "ours, ms",
+        "the calls, ms",
+        "ratio",
+    )
+    for it in decodings:
+        calls = ", ".join(f"{name}: {_ms(min(seconds))}" for name, seconds in it.calls.items())
+        table.add_row(
+            it.name,
+            f"{it.size_bytes / 1e6:.1f}",
+            str(it.crops),
+            _ms(min(it.ours)),
+            calls,
+            f"{it.ratio:.2f}",
+        )
     return table
 
 

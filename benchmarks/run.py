@@ -21,6 +21,7 @@ import torch
 from rich.table import Table
 
 from benchmarks import report
+from benchmarks.decode import Decoding, decodings
 from benchmarks.latency import Duel, Latency
 from benchmarks.models import available_models
 from benchmarks.origin import origin
@@ -39,10 +40,25 @@ class Plan:
     large_samples: int
     load_repeats: int
     load_seconds: float
+    decode_repeats: int
 
 
-FULL = Plan(repeats=5, small_samples=20, large_samples=6, load_repeats=3, load_seconds=6.0)
-QUICK = Plan(repeats=2, small_samples=4, large_samples=2, load_repeats=2, load_seconds=3.0)
+FULL = Plan(
+    repeats=5,
+    small_samples=20,
+    large_samples=6,
+    load_repeats=3,
+    load_seconds=6.0,
+    decode_repeats=7,
+)
+QUICK = Plan(
+    repeats=2,
+    small_samples=4,
+    large_samples=2,
+    load_repeats=2,
+    load_seconds=3.0,
+    decode_repeats=3,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,7 @@ class Results:
     environment: dict[str, str]
     latencies: dict[str, list[Latency]]
     throughputs: list[Throughput]
+    decodings: list[Decoding]
 
 
 def main() -> int:
@@ -60,8 +77,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
     logging.getLogger().setLevel(logging.ERROR)  # open_clip warns that random weights are random
     plan = QUICK if options.quick else FULL
-    models = options.model or available_models()
-    results = Results(_environment(real=options.real), {}, [])
+    results = Results(_environment(real=options.real), {}, [], [])
+    if options.only in {None, "decode"}:
+        report.note("decoding")
+        results.decodings.extend(decodings(plan.decode_repeats))
+    models = [] if options.only == "decode" else options.model or available_models()
     try:
         with tempfile.TemporaryDirectory(prefix="safety-proxy-bench-") as temporary:
             for model in models:
@@ -85,7 +105,7 @@ def _options() -> argparse.Namespace:
         help="ViT-B-32 (random weights), demo, or a name for model.name; may be repeated",
     )
     parser.add_argument("--clients", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--only", choices=["latency", "throughput"])
+    parser.add_argument("--only", choices=["latency", "throughput", "decode"])
     parser.add_argument("--json", type=Path, help="also write every figure to this file")
     return parser.parse_args()
 
@@ -146,9 +166,10 @@ def _tables(results: Results) -> list[Table]:
         report.known_table(throughputs),
     ]
     return [
+        *([report.decode_table(results.decodings)] if results.decodings else []),
         *latency_tables,
         *(throughput_tables if throughputs else []),
-        report.stage_table("Where the time goes", stages),
+        *([report.stage_table("Where the time goes", stages)] if stages else []),
     ]
 
 

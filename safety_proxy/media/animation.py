@@ -7,9 +7,11 @@ canvas is in memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
+from itertools import chain
+from math import sqrt
 from typing import Final
 
 from PIL import Image
@@ -26,7 +28,7 @@ from safety_proxy.media.bounds import (
     undecodable,
 )
 from safety_proxy.media.canvas import Canvas, Place
-from safety_proxy.media.likeness import full_thumb_of
+from safety_proxy.media.likeness import Thumb, full_thumb_of, has_hidden_colors
 from safety_proxy.media.selection import Selection
 from safety_proxy.media.stills import Picture, frames_of
 
@@ -40,6 +42,11 @@ _LEAST_PIXELS: Final = 100_000
 
 # Crops of one animation, whatever `Bounds.frames` allows: 80 MB of them.
 _MOST_CROPS: Final = 480
+
+# Until it is known which frames are judged, those that may be are kept at so many times the crop's
+# side. Crops of ones that go again would cost most of the time.
+_SPARE: Final = 2
+_MOST_KEPT_PIXELS: Final = 500_000
 
 
 class Dispose(Enum):
@@ -65,6 +72,14 @@ class Cel:
     blends: bool
     dispose: Dispose
     decode: Callable[[], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A frame that may be judged, and where it is."""
+
+    picture: Picture
+    where: str
 
 
 def shown_seconds(seconds: float) -> float:
@@ -113,30 +128,60 @@ def judged(
 
     A picture stays as it is until the next one comes, and the last one for good.
     """
-    selection: Selection[list[Frame]] | None = None
+    selection: Selection[list[_Taken]] | None = None
     shown = 0.0
     picture: Picture | None = None
     for count, (picture, seconds) in enumerate(pictures, 1):
         name = joined(where, f"frame {count} at {shown:.2f} s")
         # By its end: what is shown for long is due even if it begins a moment early.
         shown += shown_seconds(seconds)
-
-        def take(picture: Picture = picture, name: str = name) -> list[Frame]:
-            return list(frames_of(picture, spec, where=name, few=True))
-
+        thumb = full_thumb_of(picture.image)
         if selection is None:
-            most = min(bounds.frames, _MOST_CROPS // len(take()))
-            selection = Selection(max(2, most), bounds.gap_seconds, bounds.salt)
-        selection.offer(shown, full_thumb_of(picture.image), take)
+            crops = sum(1 for _ in frames_of(picture, spec, few=True))
+            most = max(2, min(bounds.frames, _MOST_CROPS // crops))
+            selection = Selection(most, bounds.gap_seconds, bounds.salt)
+        selection.offer(shown, thumb, partial(_take, picture, thumb, spec, name))
     if selection is None or picture is None:
         raise undecodable(Code.DAMAGED, "an animation without a frame that can be decoded")
     chosen = selection.chosen()
     if len(chosen) == 1:  # a still after all, and looked at as closely
         return list(frames_of(picture, spec, where=where, few=few))
-    frames = [frame for crops in chosen for frame in crops]
-    if len(frames) > 2 * _MOST_CROPS:
-        raise undecodable(Code.TOO_LARGE, f"an animation that takes {len(frames)} crops")
+    frames: list[Frame] = []
+    for taken in chain.from_iterable(chosen):
+        frames += frames_of(taken.picture, spec, where=taken.where, few=True)
+        if len(frames) > 2 * _MOST_CROPS:
+            raise undecodable(Code.TOO_LARGE, f"an animation that takes over {len(frames)} crops")
     return frames
+
+
+def _take(picture: Picture, thumb: Thumb, spec: CropSpec, where: str) -> list[_Taken]:
+    """A copy of the frame, no larger than crops need it.
+
+    A smaller one keeps no colors under full transparency; those that would be missed come as one
+    more picture.
+    """
+    image = picture.image
+    size = _spared(image.size, spec)
+    if size == image.size:
+        return [_Taken(replace(picture, image=image.copy()), where)]
+    pictures = [_Taken(replace(picture, image=_resized(image, size)), where)]
+    if has_hidden_colors(thumb):
+        opaque = _resized(image.convert("RGB"), size)
+        name = joined(where, "without transparency")
+        pictures.append(_Taken(replace(picture, image=opaque), name))
+    return pictures
+
+
+def _spared(size: tuple[int, int], spec: CropSpec) -> tuple[int, int]:
+    """Width and height at which a frame is kept: twice the crop's side, if it is as large."""
+    width, height = size
+    scale = min(1, _SPARE * max(spec.width, spec.height) / min(size))
+    scale = min(scale, sqrt(_MOST_KEPT_PIXELS / (width * height)))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.HAMMING, reducing_gap=1.5)
 
 
 def _draw(size: tuple[int, int], cels: Sequence[Cel]) -> Iterator[tuple[Image.Image, float]]:

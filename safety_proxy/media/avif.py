@@ -25,6 +25,7 @@ from safety_proxy.media.stills import Picture, frames_of
 from safety_proxy.media.window import Spliced, Window
 
 _FULL: Final = 4  # version and flags of a full box
+_OUTER: Final = frozenset(b"ftyp meta moov mdat free skip uuid moof sidx styp mfra".split())
 _CODED: Final = frozenset({b"av01", b"grid", b"iovl", b"iden", b"tmap"})
 _ALPHA: Final = re.compile(rb"auxiliary:alpha\0|hevc:2015:auxid:1\0")
 _COLORS: Final = re.compile(rb"colrnclx", re.DOTALL)
@@ -61,7 +62,8 @@ class _Avif:
     def parse(self) -> None:
         """Fills everything that is there."""
         for box in boxes(self.window):
-            self.end = box.end
+            if box.kind in _OUTER:  # what is in none of these after the last of them is a tail
+                self.end = box.end
             if box.kind == b"ftyp":
                 self.start = self.start or box.end
             elif box.kind == b"meta":

@@ -55,6 +55,10 @@ _COLORS: Final = 0xEE
 _TABLES: Final = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD})
 _ALONE: Final = frozenset({0x01, 0xD8})  # markers with nothing behind them
 
+# What a decoder fills up with, and how much of it there is where it made up all but a block.
+_GRAY: Final = slice(126, 130)
+_NEARLY_ALL: Final = 0.98
+
 # A JPEG is decoded at a half, a quarter or an eighth of its size, never below so many crops' side.
 _SPARE: Final = 3
 
@@ -164,13 +168,14 @@ class _Image(JpegImageFile):
 
     def load_prepare(self) -> None:
         super().load_prepare()
-        # Black but for one pixel that is nearly so: what no picture of more than that pixel is.
+        # Black but for one pixel that is nearly so, which no picture is of more than that pixel.
         self.im.paste(1 if self.mode == "L" else (1,) * len(self.mode), (0, 0, 1, 1))
 
     def is_untouched(self) -> bool:
-        """Whether no pixel was decoded."""
-        first = self.getpixel((0, 0))
-        return self.getbbox() == (0, 0, 1, 1) and first in {1, (1,) * len(self.mode)}
+        """Whether no pixel was decoded; not known of a picture that has but one."""
+        if self.size == (1, 1) or self.getbbox() != (0, 0, 1, 1):
+            return False
+        return self.getpixel((0, 0)) in {1, (1,) * len(self.mode)}
 
 
 def read_jpeg(
@@ -193,7 +198,6 @@ def read_jpeg(
 
 
 def _is_blank(image: Image.Image) -> bool:
-    """Whether all pixels are alike, as they are where nothing was decoded."""
-    extrema = image.getextrema()
-    ranges = [extrema] if image.mode == "L" else extrema
-    return all(low == high for low, high in ranges)  # type: ignore[misc]
+    """Whether nearly all pixels are the gray that stands for missing data."""
+    levels = image.getchannel(0).histogram()
+    return sum(levels[_GRAY]) > _NEARLY_ALL * sum(levels)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from safety_proxy.crops import CropSpec
 from safety_proxy.media.bounds import Bounds, Code, Frame, check_frame, undecodable
-from safety_proxy.media.boxes import boxes
+from safety_proxy.media.boxes import boxes, first
 from safety_proxy.media.color import ColorNotes
 from safety_proxy.media.jpeg import read_jpeg
 from safety_proxy.media.rest import Rest
@@ -81,8 +81,8 @@ def _head(window: Window) -> bytes:
     return head
 
 
-def _check(window: Window, bounds: Bounds) -> None:
-    """Raises UndecodableImage for what is too large, no still, or no JPEG XL."""
+def check(window: Window, bounds: Bounds) -> None:
+    """Raises UndecodableImage for what is too large, no still, or no JPEG XL, EOFError if cut."""
     head = _head(window)
     if not head.startswith(_CODESTREAM):
         raise undecodable(Code.DAMAGED, "a JPEG XL without its picture")
@@ -120,13 +120,15 @@ def _decoded(window: Window) -> _Decoded:
         raise undecodable(Code.DAMAGED, f"decoder failed: {error}") from error
     if is_jpeg:
         return _Decoded(jpeg=bytes(data))
-    size = (info.width, info.height)
-    if info.mode == "F;16":
-        floats = np.frombuffer(data, np.float16).reshape(size[1], size[0])
-        image = Image.fromarray(floats.astype(np.float32))
-    else:
-        image = Image.frombytes(info.mode, size, data)
-    return _Decoded(image=image, icc=icc)
+    return _Decoded(image=image_of(info.mode, (info.width, info.height), data), icc=icc)
+
+
+def image_of(mode: str, size: tuple[int, int], data: bytes) -> Image.Image:
+    """What the decoder gives, as an image; it has half floats, which Pillow has not."""
+    if mode != "F;16":
+        return Image.frombytes(mode, size, data)
+    floats = np.frombuffer(data, np.float16).reshape(size[1], size[0])
+    return Image.fromarray(floats.astype(np.float32))
 
 
 def read_jxl(
@@ -136,10 +138,11 @@ def read_jxl(
 
     Raises UndecodableImage, also for an animation and where the build has no decoder.
     """
-    _check(window, bounds)
+    check(window, bounds)
     if not HAS_DECODER:
         raise undecodable(Code.UNSUPPORTED_TYPE, "this build reads no JPEG XL")
-    rest = Rest("metadata", window.part(_HEAD_BYTES))
+    brand = first(window, b"ftyp") if window[0:2] != _CODESTREAM else None
+    rest = Rest("metadata", window.part(brand.end if brand is not None else len(_CODESTREAM)))
     decoded = _decoded(window)
     if decoded.image is None:
         jpeg = Window(decoded.jpeg)

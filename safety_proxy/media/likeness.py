@@ -61,7 +61,7 @@ def distance(one: Thumb, other: Thumb) -> float:
     return float(distances(one[None], other)[0])
 
 
-def distances(several: NDArray[np.int16], other: Thumb) -> NDArray[np.float64]:
+def distances(several: NDArray[np.int16], other: Thumb) -> NDArray[np.float32]:
     """(N,) of (N, 32, 32, C): the distance of each from `other`."""
     return _worst_cell(np.abs(several - other))
 
@@ -75,6 +75,14 @@ def shows_more(thumb: Thumb, others: NDArray[np.int16]) -> float:
     return float(_by_cell(np.abs(others - thumb)).min(axis=0).max())
 
 
+def has_hidden_colors(thumb: Thumb) -> bool:
+    """Whether, by its `full_thumb_of`, a picture has colors that are seen neither over white nor
+    over black.
+    """
+    over_black, alpha, colors = thumb[..., :3], thumb[..., 3:4], thumb[..., 4:]
+    return shows_more(colors, np.stack([over_black, over_black + 255 - alpha])) > ALIKE
+
+
 def turned_distance(one: Thumb, other: Thumb) -> float:
     """The distance of the two where one may lie on its side, upside down or mirrored."""
     turns = [np.rot90(one, quarters) for quarters in range(4)]
@@ -82,15 +90,19 @@ def turned_distance(one: Thumb, other: Thumb) -> float:
     return float(distances(np.stack(turns), other).min())
 
 
-def _worst_cell(differences: NDArray[np.int16]) -> NDArray[np.float64]:
-    worst: NDArray[np.float64] = _by_cell(differences).max(axis=(1, 2))
+def _worst_cell(differences: NDArray[np.int16]) -> NDArray[np.float32]:
+    worst: NDArray[np.float32] = _by_cell(differences).max(axis=(1, 2))
     return worst
 
 
-def _by_cell(differences: NDArray[np.int16]) -> NDArray[np.float64]:
-    """(N, 8, 8) of (N, 32, 32, C): the mean of each cell."""
+def _by_cell(differences: NDArray[np.int16]) -> NDArray[np.float32]:
+    """(N, 8, 8) of (N, 32, 32, C), C at most 8: the mean of each cell.
+
+    In whole numbers, which of 4 pixels below each other are no larger than 1020; a fifth of the
+    time that `mean` takes.
+    """
     count, _, _, channels = differences.shape
-    cells = _SIDE // _CELL
-    by_cell = differences.reshape(count, cells, _CELL, cells, _CELL, channels)
-    means: NDArray[np.float64] = by_cell.mean(axis=(2, 4, 5))
-    return means
+    cells, row = _SIDE // _CELL, _SIDE * channels
+    columns = differences.reshape(count, cells, _CELL, row).sum(axis=2, dtype=np.int16)
+    by_cell = columns.reshape(count, cells, cells, _CELL * channels).sum(axis=3, dtype=np.int16)
+    return by_cell.astype(np.float32) / np.float32(_CELL * _CELL * channels)

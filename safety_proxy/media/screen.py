@@ -104,7 +104,8 @@ def _image(frame: VideoFrame) -> Image.Image:
     """A frame of kind rgb0, whose pixels lie as Pillow has its own."""
     plane = frame.planes[0]
     size = (frame.width, frame.height)
-    image = Image.frombuffer("RGBX", size, plane, "raw", "RGBX", plane.line_size, 1)
+    pixels = cast("bytes", plane)  # what has a buffer
+    image = Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", plane.line_size, 1)
     return image.convert("RGB")
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from safety_proxy.media.likeness import EQUAL, Thumb, distances
 
@@ -50,6 +51,7 @@ class Selection(Generic[T]):
         self._apart = _DIFFERENT
         self._due = -math.inf
         self._kept: list[_Kept[T]] = []
+        self._thumbs: NDArray[np.int16] | None = None  # of those kept, until that changes
         self._last: Callable[[], T] | None = None
 
     def offer(self, seconds: float, thumb: Thumb, take: Callable[[], T]) -> None:
@@ -67,7 +69,7 @@ class Selection(Generic[T]):
             self._make_room()
         elif timed or distance > self._apart:
             one = _Kept(take(), thumb, timed)
-            self._kept.append(one)
+            self._keep([*self._kept, one])
             self._make_room()
             if one is not self._kept[-1]:  # it may be the last
                 self._last = lambda: one.picture
@@ -87,9 +89,15 @@ class Selection(Generic[T]):
         distance = float(distances(newest.thumb[None], thumb)[0])
         if distance <= EQUAL:  # true of most frames of a calm video; the others need not be asked
             return newest, distance
-        all_distances = distances(np.stack([kept.thumb for kept in self._kept]), thumb)
+        if self._thumbs is None:
+            self._thumbs = np.stack([kept.thumb for kept in self._kept])
+        all_distances = distances(self._thumbs, thumb)
         index = int(all_distances.argmin())
         return self._kept[index], float(all_distances[index])
+
+    def _keep(self, kept: list[_Kept[T]]) -> None:
+        self._kept = kept
+        self._thumbs = None
 
     def _make_room(self) -> None:
         timed = [kept for kept in self._kept if kept.timed]
@@ -104,11 +112,11 @@ class Selection(Generic[T]):
     def _widen(self) -> None:
         """Lets go of frames that are not `_apart` from the clock's and from those that stay."""
         kept = self._kept
-        self._kept = [one for one in kept if one.timed]
+        self._keep([one for one in kept if one.timed])
         stay = []
         for one in kept:
             if one.timed or self._nearest(one.thumb)[1] > self._apart:
                 stay.append(one)
                 if not one.timed:
-                    self._kept.append(one)
-        self._kept = stay
+                    self._keep([*self._kept, one])
+        self._keep(stay)

@@ -9,7 +9,7 @@ another color there, nothing may be.
 import sys
 from pathlib import Path
 
-from tests.media.samples import animations, hidden, stills, videos
+from tests.media.samples import animations, hidden, items, stills, videos
 from tests.media.samples.tools import HARMLESS, Make, MissingTool
 from tests.pictures import PURPLE
 
@@ -18,6 +18,7 @@ from tests.pictures import PURPLE
 PAIRS: dict[str, Make] = {
     **stills.PAIRS,
     **hidden.PAIRS,
+    **items.PAIRS,
     **animations.PAIRS,
     **videos.PAIRS,
 }

@@ -1,6 +1,6 @@
 """Every file of the corpus: the purple is found, and the same file without it passes."""
 
-from functools import cache
+from functools import cache, partial
 
 import pytest
 
@@ -10,10 +10,10 @@ from safety_proxy.media.bounds import Bounds, Code, Frame
 from safety_proxy.media.frames import read_frames
 from safety_proxy.policy.judge import Judge
 from safety_proxy.verdict import Action
-from tests.e2e.harness import missing
 from tests.fakes import FakeEmbedder, color_policy
 from tests.media.corpus import PAIRS
-from tests.media.samples.tools import HARMLESS, MissingTool
+from tests.media.making import made_by_or_skip
+from tests.media.samples.tools import HARMLESS
 from tests.pictures import PURPLE, Color
 
 SPEC = CropSpec(64, 64)
@@ -40,10 +40,7 @@ def blocked(frames: list[Frame]) -> list[str]:
 
 def made(name: str, color: Color) -> bytes:
     """The file; skips the test, or fails it, where a program is missing that makes it."""
-    try:
-        return PAIRS[name](color)
-    except MissingTool as error:
-        missing(str(error))
+    return made_by_or_skip(partial(PAIRS[name], color))
 
 
 def test_corpus_has_all_that_pictrs_takes() -> None:

@@ -327,7 +327,7 @@ def test_hours_in_a_few_kilobytes_are_read() -> None:
     assert places(read) == ["frame at 0.00 s", "frame at 0.00 s, whole picture"]
     frames = [*plain(*[(0, 0, 0)] * 7), *plain(GREEN), *plain(*[(0, 0, 0)] * 2)]
     for bounds in (BOUNDS, replace(BOUNDS, total_pixels=2_000_000)):
-        body = bad_videos.hours(frames, g="9999", sc_threshold="0")
+        body = bad_videos.hours(frames)
         read = read_video(body, SPEC, bounds)
         assert "g" in colors([frame for frame in read if frame.crop.max() > 40])
         assert places(read)[1] == "frame at 25200.00 s"

@@ -53,9 +53,9 @@ def alias(path: bytes) -> bytes:
     return bytes(130) + b"\0\1\0\1" + bytes(16) + named + b"\xff\xff\0\0"
 
 
-def hours(images: Sequence[Image.Image], **options: str) -> bytes:
-    """A film of these pictures, each shown for an hour."""
-    body = film(images, **options, bf="0")
+def hours(images: Sequence[Image.Image]) -> bytes:
+    """A film of these pictures, each shown for an hour; the first is the only key frame."""
+    body = film(images, g="9999", sc_threshold="0", bf="0")
     scale = content(body, (b"moov", b"trak", b"mdia", b"mdhd"))[12:16]
     hour = 3600 * int.from_bytes(scale, "big")
     return replaced(body, (*_STBL, b"stts"), full(b"stts", numbers(1, len(images), hour)))

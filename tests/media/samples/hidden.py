@@ -1,11 +1,15 @@
 """Pictures beside the picture: the purple is where no browser looks, or where only some do."""
 
+import base64
 import io
 import struct
 import zipfile
+import zlib
+from functools import partial
 
 from PIL import Image
 
+from tests.media.samples.boxes import box
 from tests.media.samples.stills import chunk
 from tests.media.samples.tools import Make, filmed, scene, scenes, with_metadata
 from tests.pictures import Color, encoded
@@ -104,7 +108,81 @@ def in_exif_of_webp(color: Color) -> bytes:
         return encoded(scene(), "WEBP", exif=image.info["exif"])
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    """A segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def in_segments(marker: int, head: bytes, body: bytes, size: int = 60_000) -> bytes:
+    """In as many segments of a photo as it takes, each with the same head."""
+    photo = _photo()
+    parts = [body[at : at + size] for at in range(0, len(body), size)]
+    return photo[:2] + b"".join(segment(marker, head + part) for part in parts) + photo[2:]
+
+
+def written_out(color: Color, kind: str) -> bytes:
+    """In XMP, as text."""
+    body = b"<x:xmpmeta><image>" + base64.encodebytes(encoded(scene(color), kind)) + b"</image>"
+    return in_segments(0xE1, b"http://ns.adobe.com/xap/1.0/\0", body)
+
+
+def in_two_profiles(color: Color) -> bytes:
+    """In what says that it is a color profile, half in each of two segments."""
+    body = bytes(128) + _thumbnail(color)
+    return in_segments(0xE2, b"ICC_PROFILE\0\1\2", body, len(body) // 2 + 1)
+
+
+def in_text_of_png(color: Color) -> bytes:
+    """In a text chunk, compressed."""
+    body = encoded(scene())
+    text = b"Comment\0\0" + zlib.compress(encoded(scene(color), "WEBP", lossless=True) + bytes(99))
+    return body[:-12] + chunk(b"zTXt", text) + body[-12:]
+
+
+def packed_in_zip(color: Color) -> bytes:
+    """In an archive after the picture, compressed."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", encoded(scene(color), compress_level=0))
+    return appended(_photo(), body.getvalue())
+
+
+def before_end_mark(color: Color) -> bytes:
+    """After the data of a scan, whose end mark is that of the second picture."""
+    return appended(_photo()[:-2], _thumbnail(color))
+
+
+def bare_codestream(color: Color) -> bytes:
+    """A JPEG XL without a container after a JPEG."""
+    return appended(_photo(), encoded(scene(color), "JXL"))
+
+
+def in_box_of_jxl(color: Color) -> bytes:
+    """In a box before the picture of a JPEG XL."""
+    start = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    return start + box(b"xml ", _thumbnail(color)) + box(b"jxlc", encoded(scene(), "JXL"))
+
+
+def after_avif(color: Color) -> bytes:
+    """After the last box of an AVIF."""
+    return appended(encoded(scene(), "AVIF", speed=10), _thumbnail(color))
+
+
 PAIRS: dict[str, Make] = {
+    "written-out-jpeg.jpg": partial(written_out, kind="JPEG"),
+    "written-out-png.jpg": partial(written_out, kind="PNG"),
+    "in-two-profiles.jpg": in_two_profiles,
+    "in-adobe-segment.jpg": lambda color: in_segments(
+        0xEE, b"Adobe\0d\0\0\0\0\0", _thumbnail(color)
+    ),
+    "in-comment.jpg": lambda color: in_segments(0xFE, b"", encoded(scene(color), "WEBP")),
+    "compressed-text.png": in_text_of_png,
+    "zip-deflated-after-jpeg.jpg": packed_in_zip,
+    "before-end-mark.jpg": before_end_mark,
+    "jxl-after-jpeg.jpg": bare_codestream,
+    "box-of-jxl.jxl": in_box_of_jxl,
+    "jpeg-after-avif.avif": after_avif,
+    "jpeg-after-webp.webp": lambda color: appended(encoded(scene(), "WEBP"), _thumbnail(color)),
     "exif-thumbnail.jpg": in_exif,
     "exif-thumbnail.png": lambda color: in_exif(color, "png"),
     "exif-thumbnail.webp": in_exif_of_webp,

@@ -19,11 +19,12 @@ def avif_of(
     references: Sequence[Reference] = (),
     auxiliary: bytes = b"",
     ghosts: Sequence[bytes] = (),
+    wide: bool = False,
 ) -> bytes:
     """One file of the pictures of several AVIFs, numbered from 1; the first is the primary.
 
     auxiliary: what all but the first say that they are to it. ghosts: kinds of further items, of
-    which there is no data.
+    which there is no data. wide: properties are named by two bytes each.
     """
     properties: list[bytes] = []
     ties: list[list[int]] = []
@@ -37,9 +38,10 @@ def avif_of(
     kinds = [b"av01"] * len(pictures) + list(ghosts)
     data = [content(picture, (b"mdat",)) for picture in pictures]
     head = box(b"ftyp", b"avif", numbers(0), b"avifmif1miaf")
-    size = len(head + _meta(kinds, properties, ties, references, [0] * len(data), data))
+    tied = _associations(ties, wide=wide)
+    size = len(head + _meta(kinds, properties, tied, references, [0] * len(data), data))
     places = [size + 8 + sum(map(len, data[:number])) for number in range(len(data))]
-    return head + _meta(kinds, properties, ties, references, places, data) + box(b"mdat", *data)
+    return head + _meta(kinds, properties, tied, references, places, data) + box(b"mdat", *data)
 
 
 def _boxes(body: bytes) -> list[bytes]:
@@ -51,26 +53,30 @@ def _boxes(body: bytes) -> list[bytes]:
     return found
 
 
+def _associations(ties: Sequence[Sequence[int]], *, wide: bool) -> bytes:
+    """The box that says which item has which properties."""
+    entries = b"".join(
+        struct.pack(">HB", number, len(own)) + b"".join(n.to_bytes(1 + wide, "big") for n in own)
+        for number, own in enumerate(ties, 1)
+    )
+    return full(b"ipma", numbers(len(ties)), entries, flags=int(wide))
+
+
 def _meta(
     kinds: Sequence[bytes],
     properties: Sequence[bytes],
-    ties: Sequence[Sequence[int]],
+    tied: bytes,
     references: Sequence[Reference],
     places: Sequence[int],
     data: Sequence[bytes],
 ) -> bytes:
     items = [
-        full(b"infe", struct.pack(">HH4s", number, 0, kind), b"\0")[:8]
-        + b"\2"
-        + full(b"infe", struct.pack(">HH4s", number, 0, kind), b"\0")[9:]
+        box(b"infe", numbers(2 << 24), struct.pack(">HH4s", number, 0, kind), b"\0")
         for number, kind in enumerate(kinds, 1)
     ]
     extents = b"".join(
         struct.pack(">HHHII", number, 0, 1, place, len(body))
         for number, (place, body) in enumerate(zip(places, data, strict=True), 1)
-    )
-    tied = b"".join(
-        struct.pack(">HB", number, len(own)) + bytes(own) for number, own in enumerate(ties, 1)
     )
     links = [
         box(kind, struct.pack(f">HH{len(others)}H", one, len(others), *others))
@@ -83,7 +89,7 @@ def _meta(
         full(b"iloc", b"\x44\0", struct.pack(">H", len(data)), extents),
         full(b"iinf", struct.pack(">H", len(items)), *items),
         *([full(b"iref", *links)] if links else []),
-        box(b"iprp", box(b"ipco", *properties), full(b"ipma", numbers(len(ties)), tied)),
+        box(b"iprp", box(b"ipco", *properties), tied),
     )
 
 

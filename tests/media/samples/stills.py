@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageCms
 
-from tests.media.samples.tools import Make, converted, made_by, scene
+from tests.media.samples.tools import SIZE, Make, converted, made_by, scene
 from tests.pictures import Color, encoded
 
 STRIP = (300, 12_000)
@@ -138,6 +138,19 @@ def framed(color: Color) -> bytes:
     return encoded(poster)
 
 
+def apart(color: Color) -> bytes:
+    """Small, in a corner of a white page, with a speck in the opposite one."""
+    page = Image.new("RGB", (640, 640), "white")
+    page.paste(scene(color, size=(64, 64), box=(0, 0, 64, 64)), (560, 560))
+    page.paste((40, 60, 40), (6, 6, 16, 16))
+    return encoded(page)
+
+
+def saturated_and_clear(color: Color) -> bytes:
+    """One color, fully transparent: each of its channels is that of black or of white."""
+    return encoded(Image.new("RGBA", SIZE, (*color, 0)))
+
+
 def avif(color: Color, *options: str, depth: int = 8) -> bytes:
     """By avifenc, whose speed is set for tests."""
     return made_by(
@@ -197,6 +210,8 @@ PAIRS: dict[str, Make] = {
     "all-transparent.png": clear,
     "profile-swaps-colors.png": with_swapped_profile,
     "framed.png": framed,
+    "apart.png": apart,
+    "saturated-transparent.png": saturated_and_clear,
     "bottom-of-strip.png": partial(at_the_end, kind="PNG"),
     "bottom-of-strip.jpg": partial(at_the_end, kind="JPEG"),
     "left-end.jpg": partial(at_the_border, end="left"),

@@ -1,7 +1,6 @@
 """The composition root: builds each part once, hands it down, starts and stops all in order."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
@@ -12,17 +11,17 @@ from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
 from safety_proxy.admin.server import AdminServer
+from safety_proxy.administration import Administration
+from safety_proxy.assembly import build_decoders, build_model, load_clip, own_policy
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import ConfigError, ScanError
-from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.logs import get_logger
-from safety_proxy.media.frames import read_frames
+from safety_proxy.look import Viewer
 from safety_proxy.media.processes import Decoders
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
-from safety_proxy.policy.judge import Judge
-from safety_proxy.policy.policy import default_policy, load_policy
+from safety_proxy.policy.policy import check_model
 from safety_proxy.proxy.fetch import Fetcher
 from safety_proxy.proxy.forward import Pictrs
 from safety_proxy.proxy.proxied import Proxied
@@ -31,8 +30,12 @@ from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.database import Database
-from safety_proxy.store.hashlist import TEST_PICTURE, BlockList
+from safety_proxy.store.evidence import EvidenceStore
+from safety_proxy.store.hashlist import TEST_PICTURE, HashLists
+from safety_proxy.store.listfiles import Kind
 from safety_proxy.store.proxied import ProxiedTable
+from safety_proxy.store.recall import Recall
+from safety_proxy.store.shared import ListSource
 from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import in_daemon_thread, spawn
 from safety_proxy.validator.server import ValidatorServer
@@ -43,20 +46,10 @@ _logger = get_logger(__name__)
 # many of them for seconds.
 _IO_THREADS = 64
 
+_DAY_SECONDS = 86_400
+
 # For the answer of a request that has been served, after a stop.
 _LAST_WORDS_SECONDS = 0.5
-
-
-def load_clip(settings: Settings) -> Embedder:
-    """The model of the settings; blocks for seconds to minutes. Raises ConfigError."""
-    # torch's threads spin while they wait for each other, and so keep the decoders and pict-rs off
-    # the cores they wait for: asleep they are up to three times as fast beside other programs and
-    # no slower alone (docs/performance.md). Read once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Importing torch takes seconds, in which the listeners are up already.
-    from safety_proxy.inference.clip import ClipEmbedder, choose  # noqa: PLC0415
-
-    return ClipEmbedder(choose(settings.model), threads=settings.model.threads)
 
 
 class App:
@@ -82,20 +75,24 @@ class App:
         self._cache = VerdictCache(settings.cache.max_entries)
         self._database = Database(settings.store.folder)
         self._unscanned = Unscanned(self._database)
-        self._decoders = decoders or Decoders(
-            read_frames,
-            processes=settings.scan.decoders,
-            memory_bytes=settings.scan.decoder_bytes,
-            cpu_seconds=settings.scan.timeout_seconds,
+        self._decoders = decoders or build_decoders(settings)
+        self._lists = _lists(settings, self._database)
+        self._evidence = EvidenceStore(
+            self._database,
+            keep_seconds=settings.store.keep_days * _DAY_SECONDS,
+            max_embeddings=settings.store.max_embeddings,
         )
+        self._recall = Recall(self._evidence)
         self.scanner = Scanner(
             settings,
             cache=self._cache,
-            block_list=BlockList(),
+            lists=self._lists,
+            recall=self._recall,
             unscanned=self._unscanned,
-            decoders=self._decoders,
+            viewer=Viewer(settings, self._decoders, self.metrics),
             metrics=self.metrics,
         )
+        self._administration: Administration | None = None
         self._closing = AsyncExitStack()
         self._loading: asyncio.Task[None] | None = None
         self._stop = Deadline.after(0)  # until then work in flight may go on
@@ -128,6 +125,11 @@ class App:
         self._closing.push_async_callback(self._database.aclose)
         await self._database.open()
         await self._unscanned.load()
+        await self._lists.load()
+        self._closing.push_async_callback(self._evidence.aclose)
+        self._closing.push_async_callback(self._recall.aclose)
+        sweeping = spawn(self._evidence.keep_forever(), name="sweep evidence")
+        self._closing.push_async_callback(_cancel, sweeping)
         self._closing.push_async_callback(self._decoders.aclose)
         await self._decoders.start()
         self._closing.push_async_callback(self._unload_model)
@@ -148,6 +150,14 @@ class App:
             placeholder=await self._opened(PLACEHOLDER),
             metrics=self.metrics,
         )
+        self._administration = Administration(
+            settings.policy,
+            scanner=self.scanner,
+            lists=self._lists,
+            evidence=self._evidence,
+            fetcher=fetcher,
+            spooler=spooler,
+        )
         admin = AdminServer(
             self.scanner,
             self._cache,
@@ -156,6 +166,7 @@ class App:
             decoders=self._decoders,
             queue_limit=settings.scan.queue_limit,
             upstream_alive=pictrs.is_alive,
+            routes=self._administration.routes,
         )
         server = settings.server
         self.admin_port = await self._listen(
@@ -207,6 +218,11 @@ class App:
         """Within the time that the public listener has left of the stop."""
         await validator.aclose(max(0.0, self._stop.left))
 
+    async def reload(self) -> None:
+        """Reads `policy.file` and the lists anew; what is wrong is logged, and stays as it was."""
+        if self._administration is not None:
+            await self._administration.reload()
+
     def _proxied(self, fetcher: Fetcher, pictrs: Pictrs) -> Proxied | None:
         """What serves `?proxy=`; None without the key that it stores and removes pictures by."""
         settings = self.settings
@@ -243,8 +259,9 @@ class App:
     async def _load_model(self) -> None:
         self.scanner.model = await in_daemon_thread(self._build_model)
         policy = self.scanner.model.judge.policy
-        if policy.note:
-            _logger.warning("policy", name=policy.name, note=policy.note)
+        for note in (policy.note, check_model(policy, self.scanner.model.fingerprint)):
+            if note:
+                _logger.warning("policy", name=policy.name, note=note)
         try:
             await self.scanner.prove(
                 await self._opened(TEST_PICTURE), await self._opened(PLACEHOLDER)
@@ -267,17 +284,9 @@ class App:
         )
 
     def _build_model(self) -> Model:
-        settings = self.settings
-        own_policy = load_policy(settings.policy.file) if settings.policy.file else None
-        embedder = self._load_embedder(settings)
-        judge = Judge(
-            own_policy or default_policy(embedder.fingerprint),
-            embedder.embed_texts,
-            logit_scale=embedder.logit_scale,
-            logit_bias=embedder.logit_bias,
-        )
-        batcher = Batcher(embedder, batch_limit=settings.model.batch_limit, metrics=self.metrics)
-        return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge)
+        policy = own_policy(self.settings)
+        embedder = self._load_embedder(self.settings)
+        return build_model(self.settings, embedder, policy, self.metrics)
 
     async def _unload_model(self) -> None:
         if self._loading is not None and not self._loading.done():
@@ -285,6 +294,20 @@ class App:
             await asyncio.wait([self._loading])
         if self.scanner.model is not None:
             await self.scanner.model.batcher.aclose()
+
+
+def _lists(settings: Settings, database: Database) -> HashLists:
+    lists = settings.lists
+    sources = [
+        ListSource(each.name, each.file.expanduser(), Kind(each.kind) if each.kind else None)
+        for each in lists.files
+    ]
+    return HashLists(
+        sources,
+        database=database,
+        max_distance=lists.max_distance,
+        min_quality=lists.min_quality,
+    )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

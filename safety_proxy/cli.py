@@ -1,16 +1,17 @@
-"""The commands: `safety-proxy demo | serve | test-picture`."""
+"""The commands; those that are a file of their own are in `commands`."""
 
 import asyncio
 import gc
 import signal
 import sys
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safety_proxy import __version__
+from safety_proxy.bench import open_bench
+from safety_proxy.commands import ExitCode, evaluation, explain, lists, policy
 from safety_proxy.errors import ConfigError
 from safety_proxy.logs import configure, get_logger
 from safety_proxy.settings import Settings, load_settings
@@ -19,12 +20,6 @@ from safety_proxy.tasks import spawn
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _logger = get_logger(__name__)
-
-
-class ExitCode(IntEnum):
-    """What the shell sees beside 0."""
-
-    CONFIG = 2
 
 
 def main() -> None:
@@ -88,6 +83,12 @@ def version() -> None:
     typer.echo(__version__)
 
 
+lists.register(cli)
+explain.register(cli)
+evaluation.register(cli, open_bench)
+cli.add_typer(policy.commands, name="policy")
+
+
 async def _serve(settings: Settings) -> None:
     # The small commands do without a second of imports.
     from safety_proxy.app import App  # noqa: PLC0415
@@ -102,6 +103,9 @@ async def _serve(settings: Settings) -> None:
             admin=f"{settings.server.admin_host}:{app.admin_port}",
             # Not the whole address, which may hold a password.
             pictrs=f"{settings.upstream.url.host}:{settings.upstream.url.port}",
+        )
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, lambda: spawn(app.reload(), name="reload")
         )
         ready = spawn(app.ready(), name="ready")
         stopped = spawn(stop.wait(), name="stop")

@@ -8,9 +8,9 @@ and where that fails, `scan.on_failure` decides: here, and nowhere else.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -29,20 +29,18 @@ from safety_proxy.errors import (
 from safety_proxy.evidence import Evidence
 from safety_proxy.inference.batcher import Batcher, Control
 from safety_proxy.logs import get_logger
-from safety_proxy.media.bounds import Bounds, Frame
-from safety_proxy.media.fingerprint import Fingerprint, fingerprint
-from safety_proxy.media.processes import Decoders
+from safety_proxy.look import Look, Viewer
 from safety_proxy.media.spool import Held, Media
 from safety_proxy.metrics import Metrics
 from safety_proxy.pace import Pace
 from safety_proxy.policy.judge import Judge
+from safety_proxy.policy.policy import Policy
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import CacheKey, VerdictCache
 from safety_proxy.store.hashlist import HashLists, Match
 from safety_proxy.store.looks import Looks
 from safety_proxy.store.recall import Recall
 from safety_proxy.store.unscanned import Unscanned
-from safety_proxy.store.vectors import as_stored
 from safety_proxy.tasks import SingleFlight
 from safety_proxy.verdict import Action, Reason, Source, Verdict
 
@@ -81,34 +79,16 @@ class Cleared:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What a scan needs beyond the bytes; there is none before the model has loaded."""
+    """What a scan needs beyond the bytes; there is none before the model has loaded.
+
+    judge_of: makes a policy ready for this model, by its text tower; see `Batcher.aside`.
+    """
 
     fingerprint: str
     crop_spec: CropSpec
     batcher: Batcher
     judge: Judge
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A file as decoded: what names it, and the frames that the model is to see."""
-
-    sha256: str
-    named: Fingerprint
-    frames: list[Frame]
-
-    def evidence(self, model: str, embeddings: Float32Array) -> Evidence:
-        """With the embeddings that this model gave."""
-        return Evidence(
-            self.sha256,
-            self.named.sha1,
-            self.named.md5,
-            self.named.media_type,
-            model,
-            as_stored(embeddings),
-            tuple(frame.where for frame in self.frames),
-            tuple(dict.fromkeys(frame.pdq for frame in self.frames if frame.pdq is not None)),
-        )
+    judge_of: Callable[[Policy], Judge]
 
 
 class Scanner:
@@ -125,23 +105,23 @@ class Scanner:
         lists: HashLists,
         recall: Recall,
         unscanned: Unscanned,
-        decoders: Decoders,
+        viewer: Viewer,
         metrics: Metrics,
     ) -> None:
         self._scan_settings = settings.scan
-        self._bounds = _bounds(settings)
         self._follows_allowed = bool(settings.validator.ids)
         self._cache = cache
         self._lists = lists
         self._recall = recall
+        self._viewer = viewer
         self._looks = Looks()
         self._embedding = SingleFlight[tuple[str, str], Float32Array]("embed")
         self._unscanned = unscanned
-        self._decoders = decoders
         self._metrics = metrics
         self._pace = Pace()
         self.model: Model | None = None
         self.proven = False
+        self._plain: Float32Array | None = None
 
     @property
     def in_flight(self) -> int:
@@ -188,8 +168,8 @@ class Scanner:
         """
         model = self._loaded()
         with self._admitted(deadline):
-            look = await self._decode(media.hold(), media.sha256, model, deadline)
-            embeddings = await self._embed(look.frames, model)
+            look = await self._viewer.look(media.hold(), media.sha256, model.crop_spec, deadline)
+            embeddings = await self._viewer.embed(look.frames, model.batcher)
         return look.evidence(model.fingerprint, embeddings), look
 
     async def prove(self, blocked: Media, allowed: Media) -> None:
@@ -201,17 +181,27 @@ class Scanner:
         """
         model, deadline = self._loaded(), Deadline.after(_PROOF_SECONDS)
         looks = [
-            await self._decode(media.hold(), media.sha256, model, deadline)
+            await self._viewer.look(media.hold(), media.sha256, model.crop_spec, deadline)
             for media in (blocked, allowed)
         ]
         crops = [look.frames[0].crop for look in looks]
         embeddings = await model.batcher.embed(crops)
         model.batcher.control = Control(crops[0], embeddings[0])
+        self._plain = embeddings[1:]
         self.proven = (
             self._lists.match_exact(blocked.sha256) is not None
-            and model.judge.judge(embeddings[1:], [""]).action is not Action.BLOCK
+            and self.is_sane(model.judge)
             and float(embeddings[0] @ embeddings[1]) < _SAME
         )
+
+    def is_sane(self, judge: Judge) -> bool:
+        """Whether a policy lets a plain picture in; one that does not would fail every user."""
+        plain = self._plain
+        return plain is None or judge.judge(plain, [""]).action is not Action.BLOCK
+
+    def switch(self, judge: Judge) -> None:
+        """Judges by this from the next scan on; who is being scanned is judged as it began."""
+        self.model = replace(self._loaded(), judge=judge)
 
     async def _on_failure(self, media: Media, error: ScanError) -> Verdict | None:
         """The verdict that lets a picture in unseen; None if the error stands, as by default."""
@@ -264,7 +254,9 @@ class Scanner:
         """Remembers what an allowed file looks like, for when pict-rs shows it to its validator."""
         if self._follows_allowed:
             with suppress(UndecodableImage, ScanError):
-                look = await self._decode(media.hold(), media.sha256, model, deadline)
+                look = await self._viewer.look(
+                    media.hold(), media.sha256, model.crop_spec, deadline
+                )
                 self._looks.remember(look.named.shown, media.sha256)
 
     async def _find(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
@@ -279,7 +271,7 @@ class Scanner:
 
     async def _scan_new(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
         try:
-            look = await self._decode(held, sha256, model, deadline)
+            look = await self._viewer.look(held, sha256, model.crop_spec, deadline)
         except UndecodableImage as error:
             action = model.judge.policy.unreadable
             reason = Reason(error.code, detail=str(error))
@@ -312,7 +304,7 @@ class Scanner:
         known = await self._recall.get(origin, model.fingerprint) if origin else None
         if known is not None:
             return known.embeddings
-        embed = partial(self._embed, look.frames, model)
+        embed = partial(self._viewer.embed, look.frames, model.batcher)
         return await self._embedding.run((shown, model.fingerprint), embed)
 
     async def _match(self, evidence: Evidence) -> Match | None:
@@ -340,28 +332,6 @@ class Scanner:
             reached = True
         finally:
             self._pace.end(reached=reached)
-
-    async def _decode(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Look:
-        with self._metrics.stage("decode"):
-            frames = await self._decoders.decode(
-                held.descriptor, held.size_bytes, model.crop_spec, self._bounds, deadline=deadline
-            )
-            return Look(sha256, await asyncio.to_thread(fingerprint, held, frames), frames)
-
-    async def _embed(self, frames: list[Frame], model: Model) -> Float32Array:
-        with self._metrics.stage("embed"):
-            return await model.batcher.embed([frame.crop for frame in frames])
-
-
-def _bounds(settings: Settings) -> Bounds:
-    limits = settings.limits
-    return Bounds(
-        frame_pixels=limits.max_frame_pixels,
-        total_pixels=limits.max_total_pixels,
-        frames=limits.max_frames,
-        gap_seconds=limits.max_gap_seconds,
-        hidden=settings.scan.hidden,
-    )
 
 
 def _judged(evidence: Evidence, model: Model) -> Verdict:

@@ -22,6 +22,9 @@ from pydantic_settings import (
 
 from safety_proxy.errors import ConfigError
 
+# What `policy` allows as well.
+SEVERITY_LIMIT = 10.0
+
 MEBIBYTE = 1024 * 1024
 
 
@@ -174,6 +177,14 @@ class StoreSettings(_Section):
         Path("~/.local/state/safety-proxy"),
         description="Folder of the database; it is made when it is missing",
     )
+    keep_days: float = Field(
+        180.0, gt=0, description="Days for which what a scan found out is kept, from the last look"
+    )
+    max_embeddings: int = Field(
+        500_000,
+        ge=1,
+        description="Most embeddings kept; a still picture has one or a few, about 1.3 KB each",
+    )
 
 
 class ValidatorSettings(_Section):
@@ -224,6 +235,37 @@ class PolicySettings(_Section):
     file: Path | None = Field(
         None, description="A policy file; none: the default of the package for the model"
     )
+    severity: float | None = Field(
+        None,
+        ge=-SEVERITY_LIMIT,
+        le=SEVERITY_LIMIT,
+        description="Moves all thresholds of it, in place of its own `severity`: above 0 it finds "
+        "more, below 0 less; docs/policy.md",
+    )
+
+
+class ListFile(_Section):
+    """A list of hashes that others keep."""
+
+    name: str = Field(min_length=1, description="For logs and explanations")
+    file: Path = Field(description="Hashes, one a line, or CSV or JSON of ThreatExchange")
+    kind: Literal["md5", "sha1", "sha256", "pdq"] | None = Field(
+        None, description="Of the hashes for which the file does not say it"
+    )
+
+
+class ListsSettings(_Section):
+    """Pictures that are blocked by hash, beside the admin's own (`safety-proxy block`)."""
+
+    files: list[ListFile] = Field(
+        [], description="Block lists, each with `name`, `file` and, where needed, `kind`"
+    )
+    max_distance: int = Field(
+        31, ge=0, le=64, description="Most bits of 256 by which a PDQ hash may differ"
+    )
+    min_quality: int = Field(
+        50, ge=0, le=100, description="PDQ hashes of a lower quality match nothing"
+    )
 
 
 class Settings(BaseSettings):
@@ -247,6 +289,7 @@ class Settings(BaseSettings):
     scan: ScanSettings = ScanSettings()
     model: ModelSettings = ModelSettings()
     policy: PolicySettings = PolicySettings()
+    lists: ListsSettings = ListsSettings()
     store: StoreSettings = StoreSettings()
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe kind of line that is logged"

@@ -23,6 +23,7 @@ from safety_proxy.crops import CropSpec, Float32Array, UInt8Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import EmbedderUnavailable, ScanTimeout
 from safety_proxy.inference.batcher import Batcher
+from safety_proxy.look import Viewer
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.frames import read_frames
 from safety_proxy.media.processes import Decoders
@@ -132,14 +133,18 @@ def model_of(
     embedder: FakeEmbedder, metrics: Metrics, *, policy: Policy | None = None, batch_limit: int = 32
 ) -> Model:
     """What a scanner needs, over this embedder."""
-    judge = Judge(
-        policy or color_policy(),
-        embedder.embed_texts,
-        logit_scale=embedder.logit_scale,
-        logit_bias=embedder.logit_bias,
-    )
+
+    def judge_of(policy: Policy) -> Judge:
+        return Judge(
+            policy,
+            embedder.embed_texts,
+            logit_scale=embedder.logit_scale,
+            logit_bias=embedder.logit_bias,
+        )
+
+    judge = judge_of(policy or color_policy())
     batcher = Batcher(embedder, batch_limit=batch_limit, metrics=metrics)
-    return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge)
+    return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge, judge_of)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -336,7 +341,7 @@ async def running_proxy(
             lists=HashLists(database=database),
             recall=recall,
             unscanned=unscanned,
-            decoders=decoders,
+            viewer=Viewer(settings, decoders, metrics),
             metrics=metrics,
         )
         model = scanner.model = model_of(

@@ -14,6 +14,7 @@ import pytest
 from safety_proxy.crops import Float32Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanError, ScanTimeout
+from safety_proxy.look import Viewer
 from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import Policy
@@ -73,7 +74,7 @@ async def scanning(
             lists=HashLists(database=database),
             recall=recall,
             unscanned=unscanned,
-            decoders=decoders,
+            viewer=Viewer(settings, decoders, metrics),
             metrics=metrics,
         )
         scanner.model = model = model_of(embedder, metrics, policy=policy)

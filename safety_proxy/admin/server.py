@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import prometheus_client as prometheus
@@ -17,12 +17,15 @@ from safety_proxy.scanner import Scanner
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.unscanned import Unscanned
 
+# A policy file; pictures are streamed.
+_MOST_BODY_BYTES = 4 * 1024 * 1024
+
 # Of those whose pictures were blocked most often.
 _CLIENTS = 20
 
 
 class AdminServer(Collector):
-    """The aiohttp application of the admin listener."""
+    """The aiohttp application of the admin listener; `routes` are served beside its own."""
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class AdminServer(Collector):
         decoders: Decoders,
         queue_limit: int,
         upstream_alive: Callable[[], Awaitable[bool]],
+        routes: Sequence[web.RouteDef] = (),
     ) -> None:
         self._scanner = scanner
         self._cache = cache
@@ -44,13 +48,14 @@ class AdminServer(Collector):
         self._upstream_alive = upstream_alive
         self._started = time.monotonic()
         metrics.registry.register(self)
-        self.app = web.Application()
+        self.app = web.Application(client_max_size=_MOST_BODY_BYTES)
         self.app.add_routes(
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/stats", self._stats),
                 web.get("/metrics", self._prometheus),
+                *routes,
             ]
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from safety_proxy.inference.embedder import Embedder
 from safety_proxy.logs import get_logger
 from safety_proxy.metrics import Metrics
 from safety_proxy.tasks import spawn
+
+T = TypeVar("T")
 
 _logger = get_logger(__name__)
 
@@ -101,6 +103,10 @@ class Batcher:
             if job in self._waiting:
                 self._waiting.remove(job)
             del job  # which holds the error whose frames would hold it
+
+    async def aside(self, function: Callable[[], T]) -> T:
+        """What `function` returns, run between two passes: the model does one thing at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def aclose(self) -> None:
         """Waits for the pass under way; who still waits gets EmbedderUnavailable."""

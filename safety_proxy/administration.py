@@ -1,0 +1,118 @@
+"""What an admin asks and decides, by the commands: the admin's routes over the running server."""
+
+from contextlib import ExitStack
+from functools import partial
+
+from safety_proxy.admin.explain import ExplainAdmin, Explaining
+from safety_proxy.admin.lists import ListsAdmin
+from safety_proxy.admin.policy import Active, PolicyAdmin
+from safety_proxy.deadline import Deadline
+from safety_proxy.errors import ConfigError, EmbedderUnavailable, StoreUnavailable
+from safety_proxy.evidence import Evidence
+from safety_proxy.logs import get_logger
+from safety_proxy.media.spool import Media, Spooler
+from safety_proxy.policy.explain import Explanation
+from safety_proxy.policy.judge import Judge
+from safety_proxy.policy.policy import Policy
+from safety_proxy.proxy.fetch import Fetcher
+from safety_proxy.scanner import Model, Scanner
+from safety_proxy.settings import PolicySettings
+from safety_proxy.store.evidence import EvidenceStore
+from safety_proxy.store.hashlist import HashLists
+from safety_proxy.verdict import Action
+
+_logger = get_logger(__name__)
+
+# Who asks by a command is patient.
+_SECONDS = 60.0
+
+
+class Administration:
+    """The routes for policies, lists and explanations, and what SIGHUP calls."""
+
+    def __init__(
+        self,
+        settings: PolicySettings,
+        *,
+        scanner: Scanner,
+        lists: HashLists,
+        evidence: EvidenceStore,
+        fetcher: Fetcher,
+        spooler: Spooler,
+    ) -> None:
+        self._scanner = scanner
+        self._lists = lists
+        self._evidence = evidence
+        self._fetcher = fetcher
+        self._policies = PolicyAdmin(
+            evidence.database,
+            active=self._active,
+            build_judge=self._build_judge,
+            switch=scanner.switch,
+            file=settings.file,
+            severity=settings.severity,
+        )
+        explaining = Explaining(
+            look=self._look,
+            known=self._known,
+            fetch=self._fetch,
+            explain=self._explain,
+            unreadable=self._unreadable,
+        )
+        decisions = ListsAdmin(lists, spooler=spooler, look=self._look, known=self._known)
+        self.routes = [
+            *self._policies.routes,
+            *decisions.routes,
+            *ExplainAdmin(lists, explaining, spooler=spooler).routes,
+        ]
+
+    async def reload(self) -> None:
+        """Reads `policy.file` and the lists anew; what is wrong is logged, and stays as it was."""
+        await self._policies.reload()
+        try:
+            reports = await self._lists.reload()
+        except StoreUnavailable as error:
+            _logger.error("the lists stay as they were", detail=str(error))  # noqa: TRY400 -- no bug
+            return
+        for report in reports:
+            if report.error:
+                _logger.error("a list stays as it was", list=report.name, detail=report.error)
+        _logger.info("lists", version=self._lists.version)
+
+    def _model(self) -> Model:
+        if self._scanner.model is None:
+            raise EmbedderUnavailable("the model is still loading")
+        return self._scanner.model
+
+    def _active(self) -> Active | None:
+        model = self._scanner.model
+        return Active(model.fingerprint, model.judge) if model else None
+
+    async def _build_judge(self, policy: Policy) -> Judge:
+        model = self._model()
+        judge = await model.batcher.aside(partial(model.judge_of, policy))
+        if not self._scanner.is_sane(judge):
+            raise ConfigError(
+                f"Policy {policy.name!r} blocks a plain gray picture, and so nearly everything: a "
+                "threshold is too low, or the severity too high. `safety-proxy explain FILE` "
+                "shows a picture's scores."
+            )
+        return judge
+
+    async def _look(self, media: Media) -> Evidence:
+        evidence, _ = await self._scanner.look(media, Deadline.after(_SECONDS))
+        return evidence
+
+    async def _known(self, sha256: str) -> Evidence | None:
+        return await self._evidence.get(sha256, self._model().fingerprint)
+
+    async def _fetch(self, address: str, opened: ExitStack) -> Media:
+        fetched = await self._fetcher.fetch(address, opened, deadline=Deadline.after(_SECONDS))
+        assert fetched is not None  # it was not asked whether something has changed
+        return fetched.media
+
+    def _explain(self, evidence: Evidence) -> Explanation:
+        return self._model().judge.explain(evidence.embeddings, evidence.places)
+
+    def _unreadable(self) -> Action:
+        return self._model().judge.policy.unreadable

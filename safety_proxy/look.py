@@ -1,0 +1,67 @@
+"""A file -> what there is to be seen of it, and what the model makes of that; nothing is judged."""
+
+import asyncio
+from dataclasses import dataclass
+
+from safety_proxy.crops import CropSpec, Float32Array
+from safety_proxy.deadline import Deadline
+from safety_proxy.evidence import Evidence
+from safety_proxy.inference.batcher import Batcher
+from safety_proxy.media.bounds import Bounds, Frame
+from safety_proxy.media.fingerprint import Fingerprint, fingerprint
+from safety_proxy.media.processes import Decoders
+from safety_proxy.media.spool import Held
+from safety_proxy.metrics import Metrics
+from safety_proxy.settings import Settings
+from safety_proxy.store.vectors import as_stored
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A decoded file: its digest, what else names it, and the frames that the model is to see."""
+
+    sha256: str
+    named: Fingerprint
+    frames: list[Frame]
+
+    def evidence(self, model: str, embeddings: Float32Array) -> Evidence:
+        """With the embeddings of the frames under this model, as they will be stored."""
+        return Evidence(
+            self.sha256,
+            self.named.sha1,
+            self.named.md5,
+            self.named.media_type,
+            model,
+            as_stored(embeddings),
+            tuple(frame.where for frame in self.frames),
+            tuple(dict.fromkeys(frame.pdq for frame in self.frames if frame.pdq is not None)),
+        )
+
+
+class Viewer:
+    """Looks at files, with the bounds of the settings."""
+
+    def __init__(self, settings: Settings, decoders: Decoders, metrics: Metrics) -> None:
+        limits = settings.limits
+        self._bounds = Bounds(
+            frame_pixels=limits.max_frame_pixels,
+            total_pixels=limits.max_total_pixels,
+            frames=limits.max_frames,
+            gap_seconds=limits.max_gap_seconds,
+            hidden=settings.scan.hidden,
+        )
+        self._decoders = decoders
+        self._metrics = metrics
+
+    async def look(self, held: Held, sha256: str, spec: CropSpec, deadline: Deadline) -> Look:
+        """What is to be seen of these bytes. Raises UndecodableImage, ScanError."""
+        with self._metrics.stage("decode"):
+            frames = await self._decoders.decode(
+                held.descriptor, held.size_bytes, spec, self._bounds, deadline=deadline
+            )
+            return Look(sha256, await asyncio.to_thread(fingerprint, held, frames), frames)
+
+    async def embed(self, frames: list[Frame], batcher: Batcher) -> Float32Array:
+        """(F, D) embeddings of the frames. Raises EmbedderUnavailable."""
+        with self._metrics.stage("embed"):
+            return await batcher.embed([frame.crop for frame in frames])

@@ -133,6 +133,7 @@ class App:
         self._closing.push_async_callback(self._decoders.aclose)
         await self._decoders.start()
         self._closing.push_async_callback(self._unload_model)
+        self._pictures = await self._opened(TEST_PICTURE), await self._opened(PLACEHOLDER)
         spooler = Spooler(
             file_bytes=settings.limits.max_file_bytes, total_bytes=settings.limits.max_spool_bytes
         )
@@ -147,7 +148,7 @@ class App:
             fetcher=fetcher,
             spooler=spooler,
             proxied=self._proxied(fetcher, pictrs),
-            placeholder=await self._opened(PLACEHOLDER),
+            placeholder=self._pictures[1],
             metrics=self.metrics,
         )
         self._administration = Administration(
@@ -263,9 +264,7 @@ class App:
             if note:
                 _logger.warning("policy", name=policy.name, note=note)
         try:
-            await self.scanner.prove(
-                await self._opened(TEST_PICTURE), await self._opened(PLACEHOLDER)
-            )
+            await self.scanner.prove(*self._pictures)
         except ScanError as error:
             _logger.warning("the model failed its first pictures", detail=str(error))
         if not self.scanner.proven:

@@ -60,7 +60,7 @@ class Metrics:
         )
         self._scans = prometheus.Counter(
             "safety_proxy_scans",
-            "Pictures that were decoded and looked at by the model, by action",
+            "New pictures that were decoded and judged by the policy, by action",
             ["action"],
             registry=self.registry,
         )

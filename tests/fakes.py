@@ -147,6 +147,11 @@ def model_of(
     return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge, judge_of)
 
 
+def bytes_of(media: Media) -> bytes:
+    """All of a file."""
+    return os.pread(media.hold().descriptor, media.size_bytes, 0)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Returns when `condition` holds; the test's own timeout ends a wait in vain."""
     while not condition():  # noqa: ASYNC110 -- what is waited for is set by threads and sockets

@@ -25,7 +25,7 @@ from safety_proxy.store.database import Database
 from safety_proxy.store.hashlist import HashLists
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
-from tests.fakes import FakeEmbedder, color_policy
+from tests.fakes import FakeEmbedder, bytes_of, color_policy
 
 ADDRESS = "http://example.org/picture"
 
@@ -81,7 +81,7 @@ class Listing:
 
     async def look(self, media: Media) -> Evidence:
         self.looks += 1
-        return evidence_of(bytes(media.map()) if media.size_bytes else b"")
+        return evidence_of(bytes_of(media))
 
     async def known(self, sha256: str) -> Evidence | None:
         return self.seen.get(sha256)

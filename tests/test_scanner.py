@@ -167,7 +167,7 @@ async def test_second_scan_of_the_same_bytes_skips_the_model() -> None:
                 assert verdict.sha256 == media.sha256
         assert it.embedder.batches == [1]
         assert (it.cache.counts.hits, it.cache.counts.misses) == (1, 2)
-        assert it.metrics.scans_by_action == {"allow": 1}
+        assert it.metrics.scans_by_action == {"allow": 2}
         assert it.metrics.verdicts_by_action == {"allow": 3}
 
 

@@ -91,6 +91,10 @@ def _type(field: FieldInfo) -> str:
 def _words(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "table of " + ", ".join(f"`{key}`" for key in kind.model_fields)
+    if get_origin(kind) is list and isinstance(get_args(kind)[0], type(BaseModel)):
+        return f"list of {_words(get_args(kind)[0]).replace('table', 'tables', 1)}"
     if get_origin(kind) is list:
         return f"list of {_words(get_args(kind)[0])}s"
     if get_origin(kind) in {Union, UnionType}:

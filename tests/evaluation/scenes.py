@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from safety_proxy.errors import UndecodableImage
 from safety_proxy.evaluation.groups import groups_of
 from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.tally import Looked, Survey, Tally
 from safety_proxy.evaluation.trial import Bench, with_choice
 from safety_proxy.evidence import Evidence
 from safety_proxy.inference.embedder import Embedder
+from safety_proxy.media.bounds import Bounds
 from safety_proxy.media.frames import read_frames
 from safety_proxy.media.spool import Media
 from safety_proxy.policy.forms import Cosine
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy, parse_policy
-from tests.fakes import POLICY_TEXT, FakeEmbedder, color_policy
+from tests.fakes import POLICY_TEXT, FakeEmbedder, bytes_of, color_policy
 from tests.pictures import Color, plain
 
 
@@ -38,12 +38,9 @@ class Eyes:
 
 def looked_at(media: Media, embedder: Embedder) -> Looked:
     """What the decoder and the model make of a file."""
-    if not media.size_bytes:
-        raise UndecodableImage("empty")
-    with media.map() as data:
-        frames = read_frames(data, embedder.crop_spec, max_frame_pixels=10**7, max_frames=4)
+    frames = read_frames(bytes_of(media), embedder.crop_spec, Bounds())
     crops = [frame.crop for frame in frames]
-    places = tuple(f"frame {frame.index}" for frame in frames)
+    places = tuple(frame.where for frame in frames)
     rows = embedder.embed_images(crops)
     evidence = Evidence(media.sha256, "", "", "", embedder.fingerprint, rows, places)
     return Looked(evidence, crops[0])

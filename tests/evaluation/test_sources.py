@@ -11,6 +11,7 @@ import pytest
 
 from safety_proxy.errors import ConfigError
 from safety_proxy.evaluation.sources import Found, Source, Unopened, open_source, printable
+from tests.fakes import bytes_of
 
 
 def taken(source: Source) -> list[tuple[str, str, bytes]]:
@@ -19,7 +20,7 @@ def taken(source: Source) -> list[tuple[str, str, bytes]]:
     for found in source:
         if isinstance(found, Found):
             with found.media as media:
-                body = bytes(media.map()) if media.size_bytes else b""
+                body = bytes_of(media)
                 assert media.sha256 == hashlib.sha256(body).hexdigest()
                 assert media.size_bytes == len(body)
             result.append((found.name, found.group, body))

@@ -113,7 +113,7 @@ async def test_a_defect_ends_the_survey_and_leaves_no_file_open(tmp_path: Path) 
             await survey(source, Broken(), judge)
     for media in media_seen:
         with pytest.raises(ValueError, match="closed file"):
-            media.map()
+            media.hold()
 
 
 async def test_the_small_model_looks_through_its_samples() -> None:

@@ -19,7 +19,7 @@ def key_of(name: str, *, model: str = "model", policy: str = "policy") -> CacheK
 
 
 def verdict_of(key: CacheKey, source: Source = Source.POLICY) -> Verdict:
-    return Verdict(Action.ALLOW, (Reason("r"),), key.sha256, key.model, key.policy, source)
+    return Verdict(Action.ALLOW, (Reason("r"),), key.sha256, key.model, key.decides, source)
 
 
 @dataclass
@@ -250,11 +250,11 @@ async def test_a_failure_that_nobody_waits_for_is_no_loose_end(
     assert complaints == []
 
 
-@pytest.mark.parametrize("source", [Source.UNREADABLE, Source.BLOCK_LIST])
-async def test_only_what_the_policy_decided_is_kept(
+@pytest.mark.parametrize("source", [Source.UNREADABLE, Source.UNSCANNED])
+async def test_only_what_was_decided_is_kept(
     cache: VerdictCache, scans: Scans, source: Source
 ) -> None:
-    """A decoder that failed may do better next time, and a list may change."""
+    """A decoder that failed may do better next time."""
     scans.outcome = lambda key: verdict_of(key, source)
     scans.go.set()
     for _ in range(2):

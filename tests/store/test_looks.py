@@ -1,7 +1,7 @@
 """Tests of safety_proxy/store/looks.py: an allow reaches equal crops, and no others."""
 
 from safety_proxy.store import looks as module
-from safety_proxy.store.looks import AllowedLooks
+from safety_proxy.store.looks import Looks
 
 
 class Clock:
@@ -13,7 +13,7 @@ class Clock:
 
 def test_equal_crops_lead_to_what_was_allowed() -> None:
     """By their digest; any other digest, however near, leads nowhere."""
-    looks = AllowedLooks()
+    looks = Looks()
     looks.remember("crops", "a" * 64)
     assert looks.origin("crops") == "a" * 64
     assert looks.origin("cropt") is None
@@ -22,7 +22,7 @@ def test_equal_crops_lead_to_what_was_allowed() -> None:
 def test_after_a_while_it_is_forgotten() -> None:
     """Each time that the bytes are seen it begins anew."""
     clock = Clock()
-    looks = AllowedLooks(seconds=60, clock=clock)
+    looks = Looks(seconds=60, clock=clock)
     looks.remember("crops", "a" * 64)
     clock.now = 50
     looks.remember("crops", "b" * 64)
@@ -35,7 +35,7 @@ def test_after_a_while_it_is_forgotten() -> None:
 
 def test_memory_is_bounded() -> None:
     """The oldest go first."""
-    looks = AllowedLooks()
+    looks = Looks()
     for number in range(module._MAX_ENTRIES + 1):
         looks.remember(str(number), "a" * 64)
     assert len(looks) == module._MAX_ENTRIES

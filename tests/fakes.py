@@ -149,7 +149,8 @@ def model_of(
 
 def bytes_of(media: Media) -> bytes:
     """All of a file."""
-    return os.pread(media.hold().descriptor, media.size_bytes, 0)
+    held = media.hold()
+    return os.pread(held.descriptor, held.size_bytes, 0)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -100,7 +100,7 @@ def _figures(outcome: Outcome) -> Html:
         f"({CONFIDENCE:.0%} confidence). This says nothing about what the policy misses."
     )
     return Html(
-        f'<div class="figures">{markup.join(figures)}</div>'
+        f'<div class="figures" id="figures">{markup.join(figures)}</div>'
         f'<p style="margin-top:18px">{text(meaning)}</p>'
     )
 

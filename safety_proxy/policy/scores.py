@@ -21,6 +21,8 @@ from safety_proxy.policy.tables import Policy
 
 EmbedTexts = Callable[[Sequence[str]], Float32Array]
 BoolArray = NDArray[np.bool_]
+# As a model gives them, or as the evidence store keeps them.
+Embeddings = NDArray[np.float32] | NDArray[np.float16]
 
 # Bits of an embedding's values behind the point.
 _BITS: Final = 26
@@ -77,7 +79,7 @@ class Scorer:
         )
         self._shifts = self._prompt_shifts(policy)
 
-    def score(self, embeddings: Float32Array) -> Scores:
+    def score(self, embeddings: Embeddings) -> Scores:
         """The scores of each row.
 
         embeddings: (N, D) float32 or float16, L2-normalized; N >= 0. Memory is 12 times N * D
@@ -119,7 +121,7 @@ def _embed(
     return normalized
 
 
-def _on_grid(rows: Float32Array) -> Float64Array:
+def _on_grid(rows: Embeddings) -> Float64Array:
     """As whole numbers of 2**-26. The product with a power of two is exact."""
     scaled = rows * np.float32(2**_BITS)
     on_grid: Float64Array = np.rint(scaled).astype(np.float64)

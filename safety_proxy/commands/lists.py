@@ -287,7 +287,10 @@ def _print_lists(answer: dict[str, Any]) -> None:
     if answer["own"]:
         console.print(_own(answer["own"]))
     if answer["excluded"]:
-        table = Table("entry", "who", "why", title="Does not count here", title_justify="left")
+        table = Table(title="Does not count here", title_justify="left")
+        table.add_column("entry", overflow="fold")
+        for heading in ("who", "why"):
+            table.add_column(heading)
         for exclusion in answer["excluded"]:
             table.add_row(*(escape(exclusion[name]) for name in ("hash", "who", "note")))
         console.print(table)
@@ -321,7 +324,10 @@ def _print_problems(reports: list[dict[str, Any]]) -> None:
 
 
 def _own(entries: list[dict[str, Any]]) -> Table:
-    table = Table("sha256", "action", "who, why", title="Your own", title_justify="left")
+    table = Table(title="Your own", title_justify="left")
+    table.add_column("sha256", overflow="fold")
+    table.add_column("action")
+    table.add_column("who, why")
     for entry in entries:
         spreads = " and what looks the same" if entry["pdq"] else ""
         why = ", ".join(filter(None, (entry["who"], entry["note"])))

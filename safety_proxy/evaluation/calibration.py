@@ -109,7 +109,7 @@ def too_few(pictures: int, wanted: float) -> str:
     """What a sample of this size cannot say, and which could."""
     bound = Rate(0, pictures).bound
     return (
-        f"{pictures:,} pictures cannot show a rate of {wanted:g}: with not one of them blocked, "
+        f"A sample of {pictures:,} cannot show a rate of {wanted:g}: with not one of them blocked, "
         f"the real rate may still be up to {bound:.2g} (at {CONFIDENCE:.0%}). It takes at least "
         f"{pictures_needed(wanted):,} distinct pictures. Add pictures, ask for a higher --rate, or "
         "take what this sample happens to show with --point-estimate."

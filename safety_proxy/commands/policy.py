@@ -119,12 +119,21 @@ def _ask(what: str, file: Path, limit: int, address: str) -> dict[str, Any]:
     raise _given_up(f"The server at {address} cannot do that just now: {message}.")
 
 
-def _post(address: str, target: str, body: bytes) -> tuple[int, bytes]:
-    url = urlsplit(address)
-    if url.scheme != "http" or not url.hostname:
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    try:
+        url = urlsplit(address)
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port = None, None
+    if not host or not address.startswith("http://"):
         raise ConfigError(f"--admin {address}: give an address such as http://127.0.0.1:8581.")
+    return host, port
+
+
+def _post(address: str, target: str, body: bytes) -> tuple[int, bytes]:
+    host, port = _host_and_port(address)
     # Not urllib, which would go through the proxy that the environment names.
-    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_SECONDS)
     try:
         connection.request("POST", target, body, {"Content-Type": "application/toml"})
         answer = connection.getresponse()

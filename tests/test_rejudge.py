@@ -10,11 +10,13 @@ from sqlite3 import connect
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from safety_proxy.errors import StoreUnavailable
 from safety_proxy.evidence import Evidence, Float32Array
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import parse_policy
+from safety_proxy.policy.scores import Embeddings
 from safety_proxy.rejudge import compare
 from safety_proxy.store import vectors
 from safety_proxy.store.database import Database
@@ -170,7 +172,7 @@ async def test_the_loop_and_the_database_go_on_meanwhile(database: Database) -> 
     started, go = threading.Event(), threading.Event()
 
     class Slow(Judge):
-        def actions(self, embeddings: Float32Array, starts: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> NDArray[np.int8]:
             started.set()
             assert go.wait(30)
             return super().actions(embeddings, starts)
@@ -189,7 +191,7 @@ async def test_a_cancelled_comparison_ends_early(tmp_path: Path, small_chunks: N
     judged, go = [], threading.Event()
 
     class Counting(Judge):
-        def actions(self, embeddings: Float32Array, starts: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> NDArray[np.int8]:
             judged.append(len(starts))
             assert go.wait(30)
             return super().actions(embeddings, starts)

@@ -27,8 +27,8 @@ from safety_proxy.store.database import Database
 
 _logger = get_logger(__name__)
 
-# A web page that the admin looks at can send other types to any address without asking first.
-CONTENT_TYPE: Final = "application/toml"
+# Types that a web page which the admin looks at cannot send here without asking first.
+_CONTENT_TYPES: Final = ("application/toml", "application/octet-stream")
 
 DEFAULT_LIMIT: Final = 20
 MOST_SHOWN: Final = 500
@@ -163,10 +163,10 @@ _SENT: Final = "that was sent"
 
 
 async def _text(request: web.Request) -> str:
-    if request.content_type != CONTENT_TYPE or "Origin" in request.headers:
+    if request.content_type not in _CONTENT_TYPES or "Origin" in request.headers:
         raise ConfigError(
-            f"Send the policy file as the body, with `Content-Type: {CONTENT_TYPE}`, and not from "
-            "a web page."
+            f"Send the policy file as the body, with `Content-Type: {_CONTENT_TYPES[0]}`, and not "
+            "from a web page."
         )
     try:
         return (await request.read()).decode()

@@ -191,6 +191,15 @@ async def test_a_wrong_limit_is_refused(client: ClientSession, server: Server, l
     assert server.switched == []
 
 
+async def test_bytes_of_no_declared_kind_are_read_as_a_policy(
+    client: ClientSession, server: Server
+) -> None:
+    """As commands send files; a web page would have to ask before it sent such."""
+    headers = {"Content-Type": "application/octet-stream"}
+    status, answer = await send(client, server, "diff", headers=headers)
+    assert (status, answer["changes"]) == (200, 1)
+
+
 async def test_the_limit_bounds_what_is_named(client: ClientSession, server: Server) -> None:
     """Not what is counted."""
     _, answer = await send(client, server, "diff?limit=0")

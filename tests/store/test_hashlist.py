@@ -147,6 +147,8 @@ async def test_every_change_has_a_version_of_its_own(
     await lists.include(MD5)
     await lists.remove(A, Action.BLOCK)
     assert lists.version == versions[0]
+    strict = await started(tmp_path, opened, source, distance=30)
+    assert strict.version not in versions
 
 
 async def test_exact_hashes_of_shared_lists_match(

@@ -33,7 +33,7 @@ from safety_proxy.evaluation.markup import (
 from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.plots import margin_plot, rate_plot
 from safety_proxy.evaluation.tally import Standout, Survey
-from safety_proxy.evaluation.wording import bound_of, level, wanted
+from safety_proxy.evaluation.wording import bound_of, in_percent, level
 from safety_proxy.verdict import Action
 
 _CSP: Final = (
@@ -78,7 +78,7 @@ def _head(outcome: Outcome) -> Html:
         f"<header><h1>{count(blocked.hits)} of {count(blocked.pictures)} harmless pictures "
         f'blocked</h1><p class="muted any">Policy {text(repr(outcome.policy.name))} at severity '
         f"{severity(outcome.policy.severity)}, model {text(outcome.harmless.model)}, "
-        f"{outcome.made:%Y-%m-%d}</p></header>"
+        f'<time class="keep">{outcome.made:%Y-%m-%d}</time></p></header>'
     )
 
 
@@ -97,7 +97,7 @@ def _figures(outcome: Outcome) -> Html:
     meaning = (
         f"If these pictures are a fair sample of the harmless ones that your users upload, fewer "
         f"than {bound_of(outcome.blocked)} of those would be blocked "
-        f"({CONFIDENCE:.0%} confidence). This says nothing about what the policy misses."
+        f"({in_percent(CONFIDENCE)} confidence). This says nothing about what the policy misses."
     )
     return Html(
         f'<div class="figures" id="figures">{markup.join(figures)}</div>'
@@ -130,7 +130,7 @@ def _chosen(outcome: Outcome) -> Html:
 
 
 def _verdict(choice: Choice) -> str:
-    at, at_most, asked = level(choice.severity), bound_of(choice.blocked), wanted(choice.wanted)
+    at, at_most, asked = level(choice.severity), bound_of(choice.blocked), in_percent(choice.wanted)
     if choice.is_shown:
         return (
             f"At severity {at} at most {at_most} of harmless pictures are blocked; "
@@ -167,7 +167,10 @@ def _rate_rows(name: str, rates: list[Rate]) -> list[Row]:
 
 
 def _curve(outcome: Outcome) -> Html:
-    entries = [("seen", "blocked, as seen"), ("band", f"up to the bound ({CONFIDENCE:.0%})")]
+    entries = [
+        ("seen", "blocked, as seen"),
+        ("band", f"up to the bound ({in_percent(CONFIDENCE)})"),
+    ]
     if outcome.must_block is not None:
         entries.append(("missed", "missed of those that must be caught"))
     if outcome.choice is not None:
@@ -268,12 +271,12 @@ def _concepts(outcome: Outcome) -> Html:
 
 def _quantiles(survey: Survey, concept: int) -> Html:
     margins = survey.margins[:, concept]
-    values = np.quantile(margins, _QUANTILES)
     pairs = [
-        f"{quantile:.1%} below {value:+.3f}".replace(".0%", "%")
-        for quantile, value in zip(_QUANTILES, values, strict=True)
+        f"{in_percent(quantile)} at most {np.quantile(margins, quantile, method='higher'):+.3f}"
+        for quantile in _QUANTILES
+        if survey.pictures * (1 - quantile) >= 1  # of fewer it would be the highest
     ]
-    return text(f"{', '.join(pairs)}; highest {margins.max():+.3f}")
+    return text(", ".join([*pairs, f"highest {margins.max():+.3f}"]))
 
 
 def _thresholds(outcome: Outcome, concept: str) -> Html:
@@ -349,7 +352,7 @@ def _origin(outcome: Outcome) -> Html:
         ("Policy", f"{outcome.policy.name}, version {outcome.policy.version}"),
         ("Model", outcome.harmless.model),
         ("Made", f"{outcome.made:%Y-%m-%d %H:%M %Z} by safety-proxy {__version__}"),
-        ("Bound", f"Clopper-Pearson, one-sided, {CONFIDENCE:.0%}"),
+        ("Bound", f"Clopper-Pearson, one-sided, {in_percent(CONFIDENCE)}"),
     ]
     items = markup.join(
         Html(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>") for name, value in facts if value

@@ -33,7 +33,7 @@ def test_rates_and_rules_have_counts_shares_and_bounds() -> None:
     text = printed(outcome_of(MANY))
     assert row(text, "blocked") == ["blocked", "2 of 402", "0.50 %", "1.56 %"]
     assert row(text, "red-and-blue (block)")[1:] == ["2 of 402", "0.50 %", "1.56 %"]
-    assert "at 95% (Clopper-Pearson, one-sided)" in text
+    assert "at 95 % (Clopper-Pearson, one-sided)" in text
 
 
 def test_nearest_pictures_come_with_their_reasons() -> None:

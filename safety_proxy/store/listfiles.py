@@ -34,6 +34,8 @@ class Kind(StrEnum):
 
 _LENGTHS: Final = {Kind.MD5: 16, Kind.SHA1: 20, Kind.SHA256: 32, Kind.PDQ: 32}  # in bytes
 
+_DIGITS: Final = frozenset(2 * length for length in _LENGTHS.values())
+
 _BY_LENGTH: Final = {16: Kind.MD5, 20: Kind.SHA1}
 
 # As ThreatExchange, NCMEC and others write them, without case, blanks, "-" and "_".
@@ -110,7 +112,7 @@ def read_hashes(file: Path, kind: Kind | None = None, *, min_quality: int = 50) 
                 hashes.bad += 1
                 if len(hashes.problems) < _PROBLEMS:
                     hashes.problems.append(f"{unit} {number}: {problem}")
-    except ValueError as error:  # json.JSONDecodeError and csv.Error name the place
+    except (ValueError, RecursionError) as error:  # of JSON and CSV; most name the place
         raise ConfigError(f"List {file}: {error}. Have it exported anew.") from error
     # An error page in place of the list must not empty it.
     if (hashes.bad or hashes.other) and not (hashes.exact or hashes.pdq or hashes.flat):
@@ -220,12 +222,13 @@ def _number(text: str) -> int | None:
 def _bytes(text: str) -> bytes | None:
     """The hash that these hex digits are; None if they are none."""
     text = text.strip()
-    if len(text) not in {32, 40, 64}:
+    if len(text) not in _DIGITS:
         return None
     try:
-        return bytes.fromhex(text)
+        digest = bytes.fromhex(text)
     except ValueError:
         return None
+    return digest if 2 * len(digest) == len(text) else None  # blanks between them do not count
 
 
 def _add(hashes: Hashes, listed: Listed, *, kind: Kind | None, min_quality: int) -> str:

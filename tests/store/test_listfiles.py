@@ -1,9 +1,12 @@
 """Tests of safety_proxy/store/listfiles.py: good lines load, others are told."""
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from safety_proxy.errors import ConfigError
 from safety_proxy.store.listfiles import Hashes, Kind, flat, kind_named, read_hashes
@@ -165,6 +168,7 @@ def test_kinds_that_are_not_of_pictures_are_passed_over(written: Path) -> None:
         ("url https://example.org", "about other things than pictures"),
         ('{"data": [', "Expecting value: line 1 column 11"),
         ('[{"error": "no"}]', "record 1"),
+        ("[" * 100_000, "recursion"),
         ('a,b\n"' + "x" * 200_000, "field larger than field limit"),
     ],
 )
@@ -207,3 +211,29 @@ def test_an_empty_list_is_one(written: Path, text: str) -> None:
 def test_kinds_go_by_many_names(name: str, kind: Kind | None) -> None:
     """Those of ThreatExchange, HMA and NCMEC."""
     assert kind_named(name) is kind
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.text(alphabet="0aF,;\t\n #[{}]\":'pdqmd5"),
+        st.lists(st.sampled_from([MD5, SHA1, PDQ, "md5", ",", "\n", "\r\n", " ", '"', "#"])).map(
+            "".join
+        ),
+    )
+)
+@example(f"{MD5[:30]} a")
+@example(" ".join(["0a"] * 11))
+def test_any_text_is_a_list_or_is_refused(text: str) -> None:
+    """Every hash that is kept has its length, and the counts are those of the hashes."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "list"
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
+        try:
+            hashes = read_hashes(file, Kind.PDQ)
+        except ConfigError:
+            return
+    assert {len(digest) for digest in hashes.exact} <= {16, 20, 32}
+    assert {len(digest) for digest in hashes.pdq} <= {32}
+    assert sum(hashes.counts.values()) == len(hashes.exact) + len(hashes.pdq)
+    assert len(hashes.problems) == min(5, hashes.bad)

@@ -145,8 +145,11 @@ def _entries(text: str) -> tuple[str, Entries]:
     if start and start in "[{":
         return "record", ((number, Listed(*entry)) for number, entry in json_entries(text))
     first = next((line for line in text.splitlines() if _said(line)), "")
-    delimiter = next((mark for mark in ",;\t" if mark in first), None)
-    return "line", _csv_entries(text, delimiter) if delimiter else _text_entries(text)
+    delimiter = next((mark for mark in "\t,;" if mark in first), None)
+    # A note behind a hash may hold a comma.
+    if delimiter is None or (delimiter != "\t" and _bytes(_listed_in(first).text) is not None):
+        return "line", _text_entries(text)
+    return "line", _csv_entries(text, delimiter)
 
 
 def _said(line: str) -> bool:
@@ -157,9 +160,14 @@ def _said(line: str) -> bool:
 def _text_entries(text: str) -> Entries:
     for number, line in enumerate(text.splitlines(), 1):
         if _said(line):
-            words = line.split()
-            named = len(words) > 1 and _bytes(words[0]) is None
-            yield number, Listed(words[1], words[0]) if named else Listed(words[0])
+            yield number, _listed_in(line)
+
+
+def _listed_in(line: str) -> Listed:
+    """The first word, or the second where the first is the name of a kind."""
+    words = line.split(maxsplit=2)
+    named = len(words) > 1 and _bytes(words[0]) is None
+    return Listed(words[1], words[0]) if named else Listed(words[0])
 
 
 def _csv_entries(text: str, delimiter: str) -> Entries:

@@ -34,9 +34,9 @@ FORMS = {
         f"SHA-256 {SHA256} file.jpg\r\nHASH_PDQ {PDQ}"
     ),
     "threatexchange dataset -P": (
-        f"video_md5 {MD5} 'Some Exchange' <metadata>\nsha1 {SHA1} 'x' -\n"
+        f"video_md5 {MD5} 'Some, Exchange' <metadata>\nsha1 {SHA1} 'x' -\n"
         f"sha256 {SHA256} 'x' -\npdq {PDQ} 'Some, Exchange' <metadata>\n"
-    ).replace("Some, ", "Some "),
+    ),
     "threatexchange dataset -P --csv": (
         "signal_type,signal_str,collab,category,tags\r\n"
         f'video_md5,{MD5},"A, B",POSITIVE_CLASS,a b\r\nsha1,{SHA1},x,POSITIVE_CLASS,\r\n'

@@ -21,8 +21,9 @@ from PIL import Image
 
 from safety_proxy.media.pdq import pdq_of, turned_pdqs
 from safety_proxy.store import pdq
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.hashlist import HashLists
-from safety_proxy.store.listfiles import Kind, read_hashes
+from safety_proxy.store.listfiles import read_hashes
 from safety_proxy.store.pdq import HASH_BYTES, MAX_DISTANCE, PdqIndex
 
 Line = tuple[str, str]

@@ -16,8 +16,8 @@ from typing import Final
 from safety_proxy.errors import ConfigError
 from safety_proxy.evidence import Pdq
 from safety_proxy.store.database import Database
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.listed import Exclusion, OwnEntry, OwnLists
-from safety_proxy.store.listfiles import Kind
 from safety_proxy.store.pdq import MAX_DISTANCE, PdqIndex
 from safety_proxy.store.shared import ListReport, ListSource, SharedList, load_list
 from safety_proxy.verdict import Action

@@ -13,10 +13,10 @@ from PIL import Image
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.evidence import Pdq
 from safety_proxy.store.database import Database
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.hashlist import OWN_LIST, TEST_PICTURE_LIST, HashLists, Match
 from safety_proxy.store.hashlist import test_picture as harmless_picture
 from safety_proxy.store.listed import Exclusion, OwnEntry
-from safety_proxy.store.listfiles import Kind
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
 

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from safety_proxy.errors import ConfigError
-from safety_proxy.store.listfiles import Hashes, Kind, flat, kind_named, read_hashes
+from safety_proxy.store.entries import Kind
+from safety_proxy.store.listfiles import Hashes, read_hashes
 
 MD5, SHA1, SHA256 = "0a" * 16, "0b" * 20, "0c" * 32
 PDQ = "d8f8f0cce0f4a84f0e370a22028f67f0b36e2ed596623e1d33e6b39c4e9c9b22"
@@ -139,8 +140,6 @@ def test_hashes_of_flat_pictures_are_left_out(written: Path, hash_: str) -> None
     """They would match every flat picture; that they are listed is counted."""
     hashes = read(written, f"pdq {hash_}\npdq {PDQ}\n")
     assert (hashes.counts, hashes.flat, hashes.bad) == ({Kind.PDQ: 1}, 1, 0)
-    assert flat(bytes.fromhex(hash_))
-    assert not flat(bytes.fromhex(PDQ))
 
 
 def test_a_listed_quality_counts(written: Path) -> None:
@@ -194,23 +193,6 @@ def test_an_empty_list_is_one(written: Path, text: str) -> None:
     """Whoever keeps it may have taken everything off."""
     hashes = read(written, text)
     assert (hashes.counts, hashes.bad) == ({}, 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("HASH_PDQ", Kind.PDQ),
-        ("pdq_hash", Kind.PDQ),
-        ("SHA-1", Kind.SHA1),
-        ("Sha 256", Kind.SHA256),
-        ("HASH_VIDEO_MD5", Kind.MD5),
-        ("PDNA", None),
-        ("", None),
-    ],
-)
-def test_kinds_go_by_many_names(name: str, kind: Kind | None) -> None:
-    """Those of ThreatExchange, HMA and NCMEC."""
-    assert kind_named(name) is kind
 
 
 @given(

@@ -15,9 +15,9 @@ from safety_proxy.policy.tables import Policy, Rule
 from safety_proxy.policy.weighing import Int8Array, Needs, Scales
 from safety_proxy.verdict import Action, ConceptScore, Reason
 
-# Rows judged at once: bounds memory (about 20 MB at 768 numbers a row). Many more no longer fit the
-# caches; fewer lose more to the threads of the matrix product on a busy machine.
-CHUNK_ROWS: Final = 2048
+# Rows judged at once: bounds memory (about 40 MB at 768 numbers a row). Fewer lose more to the
+# threads of the matrix product on a busy machine, many more no longer fit the caches.
+CHUNK_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)

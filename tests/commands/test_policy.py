@@ -1,5 +1,6 @@
 """Tests of safety_proxy/commands/policy.py: what the admin is shown, and what the shell is told."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from safety_proxy.commands import ExitCode
 from safety_proxy.commands.policy import commands
 from safety_proxy.errors import ConfigError
+from tests.admin.test_policy import STRICTER, running
 from tests.fakes import POLICY_TEXT
 
 SHA256 = "ab" * 32
@@ -273,3 +275,31 @@ def test_the_address_comes_from_the_settings(
         monkeypatch.setenv("SAFETY_PROXY_CONFIG", str(config))
         assert run("diff", file).exit_code == 0
     assert len(server.received) == 2
+
+
+@pytest.fixture
+def stricter(file: Path) -> Path:
+    """One that blocks what the server's flags."""
+    file.write_text(STRICTER)
+    return file
+
+
+async def test_command_and_server_understand_each_other(stricter: Path, tmp_path: Path) -> None:
+    """The real routes: a policy is refused, compared, put in force, and then nothing changes."""
+    kept = tmp_path / "kept.toml"
+    async with running(tmp_path, file=kept) as server:
+
+        async def answered(command: str) -> Result:
+            return await asyncio.to_thread(run, command, stricter, "--admin", server.url)
+
+        found = await answered("diff")
+        assert (found.exit_code, server.switched) == (ExitCode.FOUND, [])
+        assert "1 of 3 known pictures would be" in words(found)
+        applied = await answered("apply")
+        assert applied.exit_code == 0
+        assert "1 of 3 known pictures are now" in words(applied)
+        assert kept.read_text() == STRICTER
+        assert (await answered("diff")).exit_code == 0
+        server.loaded = False
+        assert (await answered("diff")).exit_code == ExitCode.UNAVAILABLE
+    assert len(server.switched) == 1

@@ -67,6 +67,17 @@ def test_evaluate_prints_tables_and_no_progress_where_nobody_watches(
     assert result.stderr == ""
 
 
+def test_progress_is_shown_to_who_watches(harmless: Path, policy: Path) -> None:
+    """On standard error, so that what is piped on stays clean."""
+    cli = typer.Typer()
+    register(cli, bench)
+    arguments = ["evaluate", str(harmless), "--policy", str(policy), "--json"]
+    result = CliRunner().invoke(cli, arguments, env={"TTY_COMPATIBLE": "1"})
+    assert "Harmless pictures" in result.stderr
+    assert "180/180" in result.stderr
+    assert json.loads(result.stdout)["harmless"]["pictures"] == 180
+
+
 def test_evaluate_as_json_is_nothing_but_json(tmp_path: Path, harmless: Path, policy: Path) -> None:
     """With the stand-ins' share of misses."""
     stand_ins = folder(tmp_path, [*BLOCKED, 20])

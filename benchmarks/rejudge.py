@@ -138,15 +138,18 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-async def run(pictures: int, rounds: int) -> list[Measured]:
+async def run(folder: Path, pictures: int, rounds: int) -> list[Measured]:
     """One database, compared several times; the first round also warms the page cache."""
-    with tempfile.TemporaryDirectory(prefix="rejudge-") as folder:
-        database = Database(Path(folder))
-        await database.open()
+    database = Database(folder)
+    await database.open()
+    there = await database.run(
+        lambda c: c.execute("SELECT coalesce(max(picture), 0) FROM embeddings").fetchone()[0]
+    )
+    if not there:
         await fill(database, pictures)
-        judges = build_judge(0.0), build_judge(0.5)
-        measured = [await measure(database, judges) for _ in range(rounds)]
-        await database.aclose()
+    judges = build_judge(0.0), build_judge(0.5)
+    measured = [await measure(database, judges) for _ in range(rounds)]
+    await database.aclose()
     return measured
 
 
@@ -157,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="Keep the databases there, for the next time")
     arguments = parser.parse_args()
     table = Table(title=f"{DIMENSIONS} dimensions, one frame each, {sys.platform}")
     for heading in ("pictures", "changes", "file MB", "seconds", "CPU seconds"):
@@ -164,7 +168,10 @@ def main() -> None:
     for heading in ("lag p99 ms", "lag max ms", "more MB"):
         table.add_column(heading, justify="right")
     for pictures in arguments.pictures:
-        for one in asyncio.run(run(pictures, arguments.rounds)):
+        with tempfile.TemporaryDirectory(prefix="rejudge-") as temporary:
+            folder = (arguments.folder or Path(temporary)) / str(pictures)
+            measured = asyncio.run(run(folder, pictures, arguments.rounds))
+        for one in measured:
             table.add_row(
                 f"{one.diff.pictures:,}",
                 f"{one.diff.changes:,}",

@@ -10,14 +10,17 @@ from sqlite3 import connect
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from safety_proxy.errors import StoreUnavailable
 from safety_proxy.evidence import Evidence, Float32Array
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import parse_policy
+from safety_proxy.policy.scores import Embeddings
 from safety_proxy.rejudge import compare
 from safety_proxy.store import vectors
 from safety_proxy.store.database import Database
+from safety_proxy.store.evidence import EvidenceStore
 from safety_proxy.store.vectors import as_stored
 from safety_proxy.tasks import spawn
 from safety_proxy.verdict import Action
@@ -154,6 +157,24 @@ async def test_it_agrees_with_the_judge_on_each_stored_picture(
     assert len(counts) > 5
 
 
+async def test_a_verdict_from_stored_evidence_is_the_fresh_one(tmp_path: Path) -> None:
+    """Exactly, scores and all, of what float16 leaves; of the rest but the last digits are lost."""
+    judge = judge_of(("fire", 0.5, "flag"), ("water", 0.9, "block"))
+    pictures = [evidence_of(n, frames=1 + n % 3, dimensions=4) for n in range(300)]
+    async with filled(tmp_path, pictures) as database:
+        store = EvidenceStore(database, keep_seconds=1e9, max_embeddings=1000)
+        for one in pictures:
+            stored = await store.get(one.sha256, one.model)
+            assert stored is not None
+            judged = judge.judge(stored.embeddings, stored.places)
+            assert judged == judge.judge(as_stored(one.embeddings), one.places)
+            fresh = judge.judge(one.embeddings, one.places)
+            for a, b in zip(judged.scores, fresh.scores, strict=True):
+                assert a.score == pytest.approx(b.score, abs=2.0**-11)
+            near = any(abs(s.score - s.threshold) < 2.0**-11 for s in fresh.scores)
+            assert near or judged.action is fresh.action
+
+
 async def test_damaged_pictures_are_left_out(database: Database) -> None:
     """In their embeddings, not counted; in their places, not named."""
     await database.run(
@@ -170,7 +191,7 @@ async def test_the_loop_and_the_database_go_on_meanwhile(database: Database) -> 
     started, go = threading.Event(), threading.Event()
 
     class Slow(Judge):
-        def actions(self, embeddings: Float32Array, starts: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> NDArray[np.int8]:
             started.set()
             assert go.wait(30)
             return super().actions(embeddings, starts)
@@ -189,7 +210,7 @@ async def test_a_cancelled_comparison_ends_early(tmp_path: Path, small_chunks: N
     judged, go = [], threading.Event()
 
     class Counting(Judge):
-        def actions(self, embeddings: Float32Array, starts: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> NDArray[np.int8]:
             judged.append(len(starts))
             assert go.wait(30)
             return super().actions(embeddings, starts)

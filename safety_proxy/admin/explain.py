@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -21,8 +21,8 @@ from safety_proxy.admin.bodies import FILE_TYPE, file_of, guarded, json_of, text
 from safety_proxy.errors import ConfigError, SafetyProxyError, UndecodableImage
 from safety_proxy.evidence import Evidence
 from safety_proxy.media.spool import Media, Spooler
-from safety_proxy.policy.explain import Explanation, RuleFinding
-from safety_proxy.store.hashlist import OWN_LIST, HashLists, Match
+from safety_proxy.policy.explain import Explanation, RuleFinding, ThresholdChange
+from safety_proxy.store.hashlist import TEST_PICTURE_LIST, HashLists, Match
 from safety_proxy.store.listed import checked_sha256
 from safety_proxy.verdict import Action
 
@@ -118,49 +118,69 @@ class ExplainAdmin:
             "action": (match.action if match else explanation.action).value,
             "match": listed["match"],
             "policy": as_json(explanation),
-            "changes": [*listed["changes"], *policy_changes(evidence.sha256, explanation)],
+            "changes": listed["changes"]
+            if match
+            else as_json(list(policy_changes(evidence.sha256, explanation))),
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What would give the picture another action, and the command that does it, if one does."""
+
+    text: str
+    command: str = ""
+
+
 def _listed(match: Match | None, sha256: str) -> dict[str, Any]:
-    return {
-        "match": dataclasses.asdict(match) if match else None,
-        "changes": list(list_changes(match, sha256)),
-    }
+    return {"match": as_json(match), "changes": as_json(list(list_changes(match, sha256)))}
 
 
-def list_changes(match: Match | None, sha256: str) -> Iterator[str]:
-    """What takes a list's decision back, as commands."""
+def list_changes(match: Match | None, sha256: str) -> Iterator[Change]:
+    """What takes a list's decision back."""
     if match is None:
         return
     if match.origin:
-        yield f"The {match.action} ends with: safety-proxy {match.action} --remove {match.origin}"
-    elif match.list != OWN_LIST:
-        yield f"This entry does not count any more with: safety-proxy lists exclude {match.entry}"
-    if match.action is Action.BLOCK:
-        yield f"These exact bytes pass with: safety-proxy allow {sha256} --note WHY"
+        ends = f"safety-proxy {match.action} --remove {match.origin}"
+        yield Change(f"Take the {match.action} back.", ends)
+    elif match.list != TEST_PICTURE_LIST:
+        yield Change(
+            "Let this entry not count on this server.", f"safety-proxy lists exclude {match.entry}"
+        )
+    if match.action is Action.BLOCK and match.list != TEST_PICTURE_LIST:
+        yield _allowing(sha256)
 
 
-def policy_changes(sha256: str, explanation: Explanation) -> Iterator[str]:
-    """What gives the picture another action: numbers of the policy, and an entry of one's own."""
-    for action, severity in explanation.severities:
+def policy_changes(sha256: str, explanation: Explanation) -> Iterator[Change]:
+    """An entry of one's own, the severity, and single numbers of the policy."""
+    allowed = explanation.action is Action.ALLOW
+    if not allowed:
+        yield _allowing(sha256)
+    severities = {severity: action for action, severity in explanation.severities}
+    for severity, action in severities.items():  # where flag and block begin at one, only block
         if math.isfinite(severity):
-            above = severity > explanation.severity
-            turn = "from severity {:.2f} on" if above else "only down to severity {:.2f}"
-            yield (
-                f"The policy's action is {action} or more {turn.format(severity)}; it is "
-                f"{explanation.severity:g}."
-            )
+            yield Change(_severity_change(action, severity, explanation.severity))
     for rule in explanation.rules:
-        if rule.change is not None:
-            yield _change(rule)
-    if explanation.action is not Action.ALLOW:
-        yield f"These exact bytes pass with: safety-proxy allow {sha256} --note WHY"
+        if rule.change is not None and rule.is_held != allowed:
+            yield Change(_threshold_change(rule, rule.change))
 
 
-def _change(rule: RuleFinding) -> str:
-    change = rule.change
-    assert change is not None
+def _allowing(sha256: str) -> Change:
+    return Change("Let exactly these bytes in.", f"safety-proxy allow {sha256} --note WHY")
+
+
+_DONE: Final = {Action.FLAG: "flagged", Action.BLOCK: "blocked"}
+
+
+def _severity_change(action: Action, least: float, now: float) -> str:
+    """least: the severity from which on the policy does that. Rounded to the side that tells."""
+    if least > now:
+        return f"At severity {math.ceil(100 * least) / 100:g} it is {_DONE[action]}; now {now:g}."
+    below = math.ceil(100 * least - 1) / 100
+    return f"At severity {below:g} it is not {_DONE[action]} any more; now {now:g}."
+
+
+def _threshold_change(rule: RuleFinding, change: ThresholdChange) -> str:
     ends = "no longer holds" if rule.is_held else "holds"
     return (
         f"Rule {rule.rule} {ends} with {change.bound} = {change.needed:g} (now {change.written:g}) "

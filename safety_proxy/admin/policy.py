@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from safety_proxy.admin.bodies import FILE_TYPE, guarded
 from safety_proxy.errors import ConfigError, SafetyProxyError, StoreUnavailable
 from safety_proxy.logs import get_logger
 from safety_proxy.policy.judge import Judge, Judgment
@@ -27,8 +28,7 @@ from safety_proxy.store.database import Database
 
 _logger = get_logger(__name__)
 
-# A web page that the admin looks at can send other types to any address without asking first.
-CONTENT_TYPE: Final = "application/toml"
+_CONTENT_TYPES: Final = ("application/toml", FILE_TYPE)
 
 DEFAULT_LIMIT: Final = 20
 MOST_SHOWN: Final = 500
@@ -69,8 +69,8 @@ class PolicyAdmin:
         self._severity = severity
         self._turn = asyncio.Lock()
         self.routes = [
-            web.post("/api/v1/policy/diff", self._diff),
-            web.post("/api/v1/policy/apply", self._apply),
+            web.post("/api/v1/policy/diff", guarded(self._diff)),
+            web.post("/api/v1/policy/apply", guarded(self._apply)),
         ]
 
     async def reload(self) -> None:
@@ -85,23 +85,16 @@ class PolicyAdmin:
                 _logger.warning("the policy stays as it was", detail=str(error))
 
     async def _diff(self, request: web.Request) -> web.Response:
+        policy, limit = self._parse(await _text(request)), _limit(request)
         async with self._turn:
-            try:
-                policy, limit = self._parse(await _text(request)), _limit(request)
-                active, judge = self._in_force(), await self._build_judge(policy)
-                return web.json_response(await self._compare(active, judge, limit))
-            except SafetyProxyError as error:
-                return _refusal(error)
+            active, judge = self._in_force(), await self._build_judge(policy)
+            return web.json_response(await self._compare(active, judge, limit))
 
     async def _apply(self, request: web.Request) -> web.Response:
+        text = await _text(request)
+        policy, limit = self._parse(text), _limit(request)
         async with self._turn:
-            try:
-                text = await _text(request)
-                policy, limit = self._parse(text), _limit(request)
-                before = self._in_force()
-                judge = await self._put_in_force(policy)
-            except SafetyProxyError as error:
-                return _refusal(error)
+            before, judge = self._in_force(), await self._put_in_force(policy)
             problem = await self._keep(text)
             answer = {"file": str(self._file or ""), "problem": problem}
             try:
@@ -163,10 +156,9 @@ _SENT: Final = "that was sent"
 
 
 async def _text(request: web.Request) -> str:
-    if request.content_type != CONTENT_TYPE or "Origin" in request.headers:
+    if request.content_type not in _CONTENT_TYPES:
         raise ConfigError(
-            f"Send the policy file as the body, with `Content-Type: {CONTENT_TYPE}`, and not from "
-            "a web page."
+            f"Send the policy file as the body, with `Content-Type: {_CONTENT_TYPES[0]}`."
         )
     try:
         return (await request.read()).decode()
@@ -179,11 +171,6 @@ def _limit(request: web.Request) -> int:
     if not (value.isascii() and value.isdigit() and int(value) <= MOST_SHOWN):
         raise ConfigError(f"limit={value!r}: give a whole number from 0 to {MOST_SHOWN}.")
     return int(value)
-
-
-def _refusal(error: SafetyProxyError) -> web.Response:
-    status = 400 if isinstance(error, ConfigError) else error.status
-    return web.json_response({"msg": str(error), "code": error.reason}, status=status)
 
 
 def _head(active: Active, judge: Judge) -> dict[str, Any]:

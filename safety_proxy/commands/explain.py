@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console, RenderableType
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -87,7 +88,9 @@ def told(answer: dict[str, Any], *, full: bool = False) -> Iterator[RenderableTy
     if answer["changes"]:
         yield Text("What would change it", style="bold")
         for change in answer["changes"]:
-            yield Text(f"  - {change}")
+            yield Padding(Text(change["text"]), (0, 0, 0, 2))
+            if change["command"]:
+                yield Padding(Text(change["command"], style="cyan", overflow="fold"), (0, 0, 0, 4))
         yield ""
     yield _hashes(answer)
     if policy is not None:
@@ -103,7 +106,8 @@ def _why(answer: dict[str, Any]) -> str:
         near = f", {match['distance']} of 256 bits off" if match["kind"] == "pdq" else ""
         note = f" ({match['note']})" if match["note"] else ""
         beside = f" The policy alone: {policy['action']}." if policy else ""
-        return f"by the list {match['list']}: {match['kind']} {match['entry']}{near}{note}.{beside}"
+        listed = "your own entry" if match["origin"] else f"the list {match['list']}"
+        return f"by {listed}{note}: {match['kind']} {match['entry']}{near}.{beside}"
     if "unreadable" in answer:
         return f"no picture could be read: {answer['unreadable']}"
     held = [rule for rule in policy["rules"] if rule["is_held"]] if policy else []

@@ -15,12 +15,10 @@ from urllib.parse import urlencode
 
 import typer
 from PIL import Image
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from safety_proxy.commands import ExitCode
 from safety_proxy.commands.admin_client import NoServer, admin_address, ask, given_up
+from safety_proxy.commands.lists_shown import print_lists, print_reports, say
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.evidence import Pdq
 from safety_proxy.media.pdq import pdq_of
@@ -87,7 +85,7 @@ def allow(
         lambda address: ask(address, "POST", "/api/v1/lists/entries", body=fields),
         lambda lists: lists.put(entry),
     )
-    _say(f"Allowed{where}: {sha256}")
+    say(f"Allowed{where}: {sha256}")
 
 
 def block(
@@ -123,9 +121,9 @@ def block(
         await lists.put(OwnEntry(sha256, Action.BLOCK, note, who, pdq))
 
     answer, where = _write(admin, config, by_server, directly)
-    _say(f"Blocked{where}: {sha256}")
+    say(f"Blocked{where}: {sha256}")
     if problem := (answer or {}).get("problem"):
-        _say(problem)
+        say(problem)
 
 
 @lists_cli.callback()
@@ -139,7 +137,7 @@ def show(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
-        _print_lists(answer)
+        print_lists(answer)
     if any(report["error"] or report["bad"] for report in answer["lists"]):
         raise typer.Exit(ExitCode.FOUND)
 
@@ -148,8 +146,7 @@ def show(
 def reload(admin: Admin = None, config: Config = None) -> None:
     """Read the files of all lists anew; 1 if one stays as it was, because it cannot be read."""
     answer = _asked(admin, config, "POST", "/api/v1/lists/reload", body={})
-    Console().print(_reports(answer["lists"]))
-    _print_problems(answer["lists"])
+    print_reports(answer["lists"])
     if any(report["error"] for report in answer["lists"]):
         raise typer.Exit(ExitCode.FOUND)
 
@@ -184,7 +181,7 @@ def exclude(
         lambda address: ask(address, "POST", "/api/v1/lists/exclusions", body=fields),
         lambda lists: lists.exclude(exclusion),
     )
-    _say(f"Does not count any more{where}: {entry}")
+    say(f"Does not count any more{where}: {entry}")
 
 
 def _take_back(sha256: str, action: Action, admin: str | None, config: Path | None) -> None:
@@ -260,12 +257,8 @@ def _pdq_of(file: Path) -> tuple[Pdq, ...]:
         with Image.open(file, formats=_FORMATS) as image:
             return (pdq_of(image),)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        _say(f"Only these exact bytes: no picture could be read: {error}.")
+        say(f"Only these exact bytes: no picture could be read: {error}.")
         return ()
-
-
-def _say(text: str) -> None:
-    Console().print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _say_removed(answer: Any, done: str, not_there: str) -> None:
@@ -274,56 +267,4 @@ def _say_removed(answer: Any, done: str, not_there: str) -> None:
     if not removed:
         sys.stderr.write(f"{not_there}\n")
         raise typer.Exit(ExitCode.FOUND)
-    _say(done)
-
-
-def _print_lists(answer: dict[str, Any]) -> None:
-    console = Console()
-    if answer["lists"]:
-        console.print(_reports(answer["lists"]))
-        _print_problems(answer["lists"])
-    else:
-        console.print("No shared lists: docs/lists.md says how to add one.")
-    if answer["own"]:
-        console.print(_own(answer["own"]))
-    if answer["excluded"]:
-        table = Table("entry", "who", "why", title="Does not count here", title_justify="left")
-        for exclusion in answer["excluded"]:
-            table.add_row(*(escape(exclusion[name]) for name in ("hash", "who", "note")))
-        console.print(table)
-
-
-def _reports(reports: list[dict[str, Any]]) -> Table:
-    table = Table("list", "hashes in use", "left out", title="Shared lists", title_justify="left")
-    for report in reports:
-        counts = "\n".join(f"{count:,} {kind}" for kind, count in report["counts"].items())
-        left_out = "\n".join(
-            f"{report[name]:,} {what}"
-            for name, what in (
-                ("duplicates", "twice"),
-                ("flat", "flat pictures"),
-                ("other", "not of pictures"),
-                ("bad", "unreadable"),
-            )
-            if report[name]
-        )
-        name = f"{escape(report['name'])}\n[dim]{escape(report['source'])}[/]"
-        table.add_row(name, counts or "none", left_out or "none")
-    return table
-
-
-def _print_problems(reports: list[dict[str, Any]]) -> None:
-    for report in reports:
-        if report["error"]:
-            _say(f"{report['name']} stays as it was. {report['error']}")
-        for problem in report["problems"]:
-            _say(f"{report['name']}, {problem}")
-
-
-def _own(entries: list[dict[str, Any]]) -> Table:
-    table = Table("sha256", "action", "who, why", title="Your own", title_justify="left")
-    for entry in entries:
-        spreads = " and what looks the same" if entry["pdq"] else ""
-        why = ", ".join(filter(None, (entry["who"], entry["note"])))
-        table.add_row(entry["sha256"], entry["action"] + spreads, escape(why))
-    return table
+    say(done)

@@ -1,11 +1,8 @@
 """`safety-proxy policy check | diff | apply`: a policy file, and the server that is to use it."""
 
-import http.client
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -13,14 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from safety_proxy.commands import ExitCode
+from safety_proxy.commands.admin_client import NoServer, admin_address, ask, given_up
 from safety_proxy.errors import ConfigError
 from safety_proxy.policy.policy import Policy, load_policy
-from safety_proxy.settings import load_settings
 
 commands = typer.Typer(no_args_is_help=True, help="Check, try and change the policy.")
-
-# A million pictures are judged in seconds; the rest is for a machine that is busy with uploads.
-_PATIENCE_SECONDS: Final = 300.0
 
 _STYLE: Final = {"allow": "green", "flag": "yellow", "block": "red"}
 
@@ -60,7 +54,7 @@ def diff(
 ) -> None:
     """Show what a policy would change over all known pictures; 1 if it changes any."""
     load_policy(file)  # what is wrong with it is told without a server, and with its path
-    answer = _ask("diff", file, limit, _address(admin, config))
+    answer = _ask("diff", file, limit, admin_address(admin, config))
     _show(answer, as_json=as_json, would="would be")
     if answer["changes"]:
         raise typer.Exit(ExitCode.FOUND)
@@ -77,7 +71,7 @@ def apply(
 ) -> None:
     """Put a policy in force in the running server, and in its policy.file; 2 if not in that."""
     load_policy(file)
-    answer = _ask("apply", file, limit, _address(admin, config))
+    answer = _ask("apply", file, limit, admin_address(admin, config))
     _show(answer, as_json=as_json, would="are now")
     if answer["problem"]:
         raise ConfigError(answer["problem"])
@@ -85,57 +79,15 @@ def apply(
         Console().print(f"In force, and kept in {answer['file']}.", markup=False, soft_wrap=True)
 
 
-def _address(admin: str | None, config: Path | None) -> str:
-    if admin is not None:
-        return admin
-    server = load_settings(config).server
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.admin_host, server.admin_host)  # noqa: S104 -- any address includes this one
-    return (
-        f"http://[{host}]:{server.admin_port}"
-        if ":" in host
-        else f"http://{host}:{server.admin_port}"
-    )
-
-
 def _ask(what: str, file: Path, limit: int, address: str) -> dict[str, Any]:
-    """The server's answer. Raises ConfigError, and Exit where it cannot be had."""
-    try:
-        status, body = _post(address, f"/api/v1/policy/{what}?limit={limit}", file.read_bytes())
-        answer: dict[str, Any] = json.loads(body)
-        message = str(answer.get("msg"))
-    except (OSError, http.client.HTTPException) as error:
-        raise _given_up(
-            f"No server answers at {address}: {error}. Start it with `safety-proxy serve`, or "
-            "name its admin listener by --admin or --config."
-        ) from error
-    except (ValueError, AttributeError) as error:
-        raise _given_up(
-            f"What answers at {address} is not the admin listener of this version."
-        ) from error
-    if status == http.HTTPStatus.OK:
-        return answer
-    if status == http.HTTPStatus.BAD_REQUEST:
-        raise ConfigError(message)
-    raise _given_up(f"The server at {address} cannot do that just now: {message}.")
-
-
-def _post(address: str, target: str, body: bytes) -> tuple[int, bytes]:
-    url = urlsplit(address)
-    if url.scheme != "http" or not url.hostname:
-        raise ConfigError(f"--admin {address}: give an address such as http://127.0.0.1:8581.")
-    # Not urllib, which would go through the proxy that the environment names.
-    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE_SECONDS)
-    try:
-        connection.request("POST", target, body, {"Content-Type": "application/toml"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def _given_up(message: str) -> typer.Exit:
-    sys.stderr.write(f"{message}\n")
-    return typer.Exit(ExitCode.UNAVAILABLE)
+    with file.open("rb") as policy:
+        try:
+            return ask(address, "POST", f"/api/v1/policy/{what}?limit={limit}", file=policy)
+        except NoServer as error:
+            raise given_up(
+                f"{error} Start it with `safety-proxy serve`, or name its admin listener by "
+                "--admin or --config."
+            ) from error
 
 
 def _show(answer: dict[str, Any], *, as_json: bool, would: str) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from safety_proxy.errors import SafetyProxyError
 from safety_proxy.evaluation.bounds import CONFIDENCE, Rate, most_hits, pictures_needed
 from safety_proxy.evaluation.tally import Survey
-from safety_proxy.evaluation.wording import bound_of
+from safety_proxy.evaluation.wording import bound_of, in_percent
 from safety_proxy.policy.policy import SEVERITY_LIMIT, CurvePoint, Policy, Provenance
 from safety_proxy.verdict import Action
 
@@ -109,10 +109,10 @@ def too_few(pictures: int, wanted: float) -> str:
     """What a sample of this size cannot say, and which could."""
     bound = Rate(0, pictures).bound
     return (
-        f"{pictures:,} pictures cannot show a rate of {wanted:g}: with not one of them blocked, "
-        f"the real rate may still be up to {bound:.2g} (at {CONFIDENCE:.0%}). It takes at least "
-        f"{pictures_needed(wanted):,} distinct pictures. Add pictures, ask for a higher --rate, or "
-        "take what this sample happens to show with --point-estimate."
+        f"A sample of {pictures:,} cannot show a rate of {wanted:g}: with not one of them blocked, "
+        f"the real rate may still be up to {bound:.2g} (at {in_percent(CONFIDENCE)}). It takes "
+        f"at least {pictures_needed(wanted):,} distinct pictures. Add pictures, ask for a higher "
+        "--rate, or take what this sample happens to show with --point-estimate."
     )
 
 
@@ -137,16 +137,16 @@ def calibrated(
     policy: Policy, harmless: Survey, choice: Choice, points: tuple[Point, ...], day: date
 ) -> Policy:
     """The policy at the chosen severity, with how it was found; for the model that looked."""
-    rounded_up = bound_of(choice.blocked)
+    bound = bound_of(choice.blocked)
     kind = "" if choice.is_shown else "point estimate, the sample is too small to show more: "
     return Policy.model_validate(
         {
             **policy.model_dump(exclude={"provenance"}),
             "note": (
                 f"calibrated on {day:%Y-%m-%d}: {kind}{choice.blocked.hits} of "
-                f"{harmless.pictures} harmless pictures blocked, at most {rounded_up} "
-                f"at {CONFIDENCE:.0%} confidence"
-            ),
+                f"{harmless.pictures} harmless pictures blocked, at most {bound} at "
+                f"{in_percent(CONFIDENCE)} confidence"
+            ).replace("\N{NARROW NO-BREAK SPACE}", " "),
             # A fingerprint ends with the precision; the weights are the same in any.
             "model": [harmless.model.rpartition("/")[0] or harmless.model],
             "severity": choice.severity,

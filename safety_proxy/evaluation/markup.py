@@ -13,6 +13,8 @@ from safety_proxy.evaluation.wording import bound_of, level, share_of
 
 Html = NewType("Html", str)
 
+_HIGH = ' class="high"'
+
 # A row of a table: its heading, its cells, and whether it is to stand out.
 Row = tuple[Html, Sequence[Html], bool]
 
@@ -81,7 +83,7 @@ def table(headings: Sequence[str], rows: Iterable[Row], kind: str = "") -> Html:
         f'<th scope="col" class="n">{heading}</th>' for heading in others
     )
     body = "".join(
-        f'<tr class="{"high" if stands_out else ""}"><th scope="row">{name}</th>'
+        f'<tr{_HIGH if stands_out else ""}><th scope="row">{name}</th>'
         f"{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
         for name, cells, stands_out in rows
     )

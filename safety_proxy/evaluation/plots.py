@@ -13,7 +13,7 @@ import numpy as np
 from safety_proxy.crops import Float32Array
 from safety_proxy.evaluation.bounds import upper_bounds
 from safety_proxy.evaluation.outcome import Outcome
-from safety_proxy.evaluation.wording import wanted
+from safety_proxy.evaluation.wording import in_percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +76,7 @@ def rate_plot(outcome: Outcome) -> str:
             axes.plot(severities, np.where(missed > 0, missed, np.nan), color=_MISSED, lw=2)
         _mark(axes, outcome, (low, high))
         axes.set(xlim=(low, high), ylim=(floor, 1), yscale="log", xlabel="severity")
-        axes.yaxis.set_major_formatter(lambda value, _: wanted(value))
+        axes.yaxis.set_major_formatter(lambda value, _: in_percent(value))
         axes.yaxis.set_minor_locator(_no_ticks())
         axes.grid(visible=True, axis="y", lw=0.8)
         return _svg(figure)

@@ -12,7 +12,7 @@ from safety_proxy.evaluation.bounds import CONFIDENCE, Rate
 from safety_proxy.evaluation.calibration import missed_at
 from safety_proxy.evaluation.outcome import Outcome
 from safety_proxy.evaluation.tally import Survey
-from safety_proxy.evaluation.wording import bound_of, described, level, share_of, wanted
+from safety_proxy.evaluation.wording import bound_of, described, in_percent, level, share_of
 from safety_proxy.verdict import Action
 
 _STANDOUTS_SHOWN: Final = 10
@@ -28,7 +28,7 @@ def summary(outcome: Outcome) -> Iterator[RenderableType]:
         f"model {harmless.model}"
     )
     yield _rates(outcome)
-    yield Text(f"At most: upper bound at {CONFIDENCE:.0%} (Clopper-Pearson, one-sided).")
+    yield Text(f"At most: upper bound at {in_percent(CONFIDENCE)} (Clopper-Pearson, one-sided).")
     yield from _without_verdict(harmless)
     if outcome.must_block is not None:
         yield from _without_verdict(outcome.must_block)
@@ -114,11 +114,11 @@ def _choice(outcome: Outcome) -> Iterator[RenderableType]:
     yield _trade_off(outcome)
     says = f"Severity {level(choice.severity)} blocks {described(choice.blocked)}"
     if choice.is_shown:
-        yield Text(f"{says}; wanted: at most {wanted(choice.wanted)}.", style="bold")
+        yield Text(f"{says}; wanted: at most {in_percent(choice.wanted)}.", style="bold")
     else:
         yield Text(
             f"{says}. This is what the sample happens to show: it is too small to show "
-            f"{wanted(choice.wanted)}.",
+            f"{in_percent(choice.wanted)}.",
             style="bold yellow",
         )
     if choice.severity < outcome.policy.severity:
@@ -134,9 +134,8 @@ def _trade_off(outcome: Outcome) -> Table:
     points = [("as it is", outcome.policy.severity), ("chosen", choice.severity)]
     if choice.needed_severity is not None:
         points.append(("to miss none", choice.needed_severity))
-    table = _numbers(
-        "severity", "", "blocked", "at most", "flagged or blocked", "missed", "at most"
-    )
+    missed_too = () if outcome.must_block is None else ("missed", "at most")
+    table = _numbers("", "severity", "blocked", "at most", "flagged or blocked", *missed_too)
     for name, severity in points:
         if not math.isfinite(severity):
             table.add_row(name, level(severity))

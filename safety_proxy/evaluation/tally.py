@@ -63,7 +63,7 @@ class Standout:
 class Survey:
     """What a policy says of P distinct pictures, in the order in which they were found.
 
-    model: fingerprint of the model that looked. severity: that of the policy that judged.
+    model: fingerprint of the model that looked.
     data_digest: sha256 over the sorted sha256 of all judged pictures, each with a line end; that of
     `sha256sum FILES | cut -c-64 | sort -u | sha256sum`.
     actions: (P,) int8, `Action.severity` of each. block_severities, flag_severities: (P,) float32,
@@ -73,7 +73,6 @@ class Survey:
     """
 
     model: str
-    severity: float
     data_digest: str
     actions: NDArray[np.int8]
     block_severities: Float32Array
@@ -171,7 +170,6 @@ class Tally:
             digest.update(f"{one.hex()}\n".encode())
         return Survey(
             model=self._model,
-            severity=self._judge.policy.severity,
             data_digest=digest.hexdigest(),
             actions=np.array(self._actions, np.int8),
             block_severities=np.array(self._severities[Action.BLOCK], np.float32),

@@ -37,9 +37,9 @@ def bound_of(rate: Rate) -> str:
     return percent(rate.bound, decimals_of(rate.pictures), up=True)
 
 
-def wanted(rate: float) -> str:
-    """A rate as somebody wrote it down."""
-    return f"{Decimal(f'{rate * 100:.12g}'):f}{_SPACE}%"
+def in_percent(fraction: float) -> str:
+    """A fraction that somebody has written down, with no more decimals than it has."""
+    return f"{Decimal(f'{fraction * 100:.12g}'):f}{_SPACE}%"
 
 
 def described(rate: Rate) -> str:

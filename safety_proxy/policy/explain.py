@@ -183,8 +183,9 @@ class _Telling:
 
     def _control(self, row: int, number: int, control: Control) -> ControlFinding:
         found = bool(self._scores.controls_found[row, number])
+        span = self._scorer.control_spans[number]
         return ControlFinding(
-            control.prompts[int(self._scores.best_controls[row, number])],
+            control.prompts[int(self._scores.every[row, span].argmax())],
             float(self._scores.controls[row, number]),
             control.threshold,
             found,

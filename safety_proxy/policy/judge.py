@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.policy.explain import Explanation, explain
-from safety_proxy.policy.scores import EmbedTexts, Scorer
+from safety_proxy.policy.scores import Embeddings, EmbedTexts, Scorer
 from safety_proxy.policy.tables import Policy, Rule
 from safety_proxy.policy.weighing import Int8Array, Needs, Scales
 from safety_proxy.verdict import Action, ConceptScore, Reason
 
-# Rows judged at once: bounds memory (about 20 MB at 768 numbers a row). Many more no longer fit the
-# caches; fewer lose more to the threads of the matrix product on a busy machine.
-CHUNK_ROWS: Final = 2048
+# Rows judged at once: bounds memory (about 40 MB at 768 numbers a row). Fewer lose more to the
+# threads of the matrix product on a busy machine, many more no longer fit the caches.
+CHUNK_ROWS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Judge:
             ),
         )
 
-    def actions(self, embeddings: Float32Array, starts: NDArray[np.int64]) -> Int8Array:
+    def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> Int8Array:
         """The action on each of very many pictures, as `Action.severity`: exactly `judge`'s.
 
         embeddings: (N, D) float32 or float16, L2-normalized; a memory map is read chunk by chunk.
@@ -94,7 +94,7 @@ class Judge:
         return np.maximum.reduceat(rows, starts) if len(starts) else rows
 
     def severity_of(
-        self, embeddings: Float32Array, starts: NDArray[np.int64], action: Action
+        self, embeddings: Embeddings, starts: NDArray[np.int64], action: Action
     ) -> Float32Array:
         """The least severity at which each picture gets this action or a more severe one.
 
@@ -112,7 +112,7 @@ class Judge:
             rows[chunk] = self.scales.severities(needs)[:, leading].min(axis=1)
         return np.minimum.reduceat(rows, starts) if len(starts) else rows
 
-    def margins(self, embeddings: Float32Array) -> Float32Array:
+    def margins(self, embeddings: Embeddings) -> Float32Array:
         """(N, C) float32: of each concept the score of its best prompt over that one's threshold.
 
         In cosines or probabilities, after controls, at severity 0; concepts in the policy's order.
@@ -129,7 +129,7 @@ class Judge:
         """All that the judgment rests on, and what would change it. Parameters are `judge`'s."""
         return explain(self.policy, self.scorer, self.scales, (embeddings, places))
 
-    def _chunks(self, embeddings: Float32Array) -> Iterator[tuple[slice, Needs]]:
+    def _chunks(self, embeddings: Embeddings) -> Iterator[tuple[slice, Needs]]:
         for chunk in _chunks_of(len(embeddings)):
             yield chunk, self.scales.needs(self.scorer.score(embeddings[chunk]).prompts)
 

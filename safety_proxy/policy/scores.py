@@ -21,6 +21,8 @@ from safety_proxy.policy.tables import Policy
 
 EmbedTexts = Callable[[Sequence[str]], Float32Array]
 BoolArray = NDArray[np.bool_]
+# As a model gives them, or as the evidence store keeps them.
+Embeddings = NDArray[np.float32] | NDArray[np.float16]
 
 # Bits of an embedding's values behind the point.
 _BITS: Final = 26
@@ -31,21 +33,22 @@ class Scores:
     """Of N rows.
 
     prompts: (N, P) of all concepts' prompts in the policy's order, shifted by the controls found.
-    controls: (N, Q) of each control its best prompt, and best_controls which one that is.
+    controls: (N, Q) of each control its best prompt.
     controls_found: (N, Q).
+    every: (N, K) of all texts, unshifted; `Scorer.control_spans` are the columns of controls.
     """
 
     prompts: Float64Array
     controls: Float64Array
     controls_found: BoolArray
-    best_controls: NDArray[np.int64]
+    every: Float64Array
 
 
 class Scorer:
     """A policy's prompts as embeddings of the model whose text tower `embed_texts` is.
 
     logit_scale, logit_bias: of that model, see Embedder.
-    spans: for each concept the columns of its prompts.
+    spans: for each concept the columns of its prompts. control_spans: of each control, among all.
     """
 
     def __init__(
@@ -65,19 +68,21 @@ class Scorer:
             *([policy.neutral] if compares else []),
         ]
         embedded = [_embed(texts, policy.templates, embed_texts) for texts in groups]
-        self._texts = _on_grid(np.concatenate(embedded)).T / 4.0**_BITS
+        self._texts = _on_grid(np.concatenate(embedded)) / 4.0**_BITS
         spans = _spans([len(texts) for texts in groups])
         concepts, controls = len(policy.concepts), len(policy.controls)
         self.spans = dict(zip(policy.concepts, spans, strict=False))
-        self._controls = spans[concepts : concepts + controls]
-        self._prompts = slice(0, self._controls[0].start if controls else spans[concepts - 1].stop)
+        self.control_spans = spans[concepts : concepts + controls]
+        self._prompts = slice(
+            0, self.control_spans[0].start if controls else spans[concepts - 1].stop
+        )
         self._neutral = spans[-1] if compares else slice(0, 0)
         self._control_levels = self.form.levels(
             np.array([control.threshold for control in policy.controls], np.float64)
         )
         self._shifts = self._prompt_shifts(policy)
 
-    def score(self, embeddings: Float32Array) -> Scores:
+    def score(self, embeddings: Embeddings) -> Scores:
         """The scores of each row.
 
         embeddings: (N, D) float32 or float16, L2-normalized; N >= 0. Memory is 12 times N * D
@@ -85,20 +90,19 @@ class Scorer:
         Raises EmbedderUnavailable on a value that is not finite: NaN is below every threshold.
         """
         with np.errstate(invalid="ignore"):
-            cosines = _on_grid(embeddings) @ self._texts
+            # Column after column in memory: few prompts, many rows, and sums go over the prompts.
+            cosines = (self._texts @ _on_grid(embeddings).T).T
         if not np.isfinite(cosines).all():
             raise EmbedderUnavailable("scores are not finite; no judgment can rest on them")
         every = self.form.scores(cosines, cosines[:, self._neutral])
-        prompts = np.ascontiguousarray(every[:, self._prompts])
-        controls = np.empty((len(every), len(self._controls)))
-        best = np.empty(controls.shape, np.int64)
-        for number, span in enumerate(self._controls):
+        prompts = every[:, self._prompts].copy(order="K")
+        controls = np.empty((len(every), len(self.control_spans)), order="F")
+        for number, span in enumerate(self.control_spans):
             controls[:, number] = every[:, span].max(axis=1)
-            best[:, number] = every[:, span].argmax(axis=1)
         found = self.form.levels(controls) >= self._control_levels
-        for number in range(len(self._controls)):
+        for number in range(len(self.control_spans)):
             prompts += found[:, number, None] * self._shifts[number]
-        return Scores(prompts, controls, found, best)
+        return Scores(prompts, controls, found, every)
 
     def _prompt_shifts(self, policy: Policy) -> Float64Array:
         """(Q, P): what each control adds to each prompt."""
@@ -119,11 +123,11 @@ def _embed(
     return normalized
 
 
-def _on_grid(rows: Float32Array) -> Float64Array:
+def _on_grid(rows: Embeddings) -> Float64Array:
     """As whole numbers of 2**-26. The product with a power of two is exact."""
-    scaled = rows * np.float32(2**_BITS)
-    on_grid: Float64Array = np.rint(scaled).astype(np.float64)
-    return on_grid
+    scaled: Float32Array = rows * np.float32(2**_BITS)
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.float64)
 
 
 def _spans(lengths: Sequence[int]) -> list[slice]:

@@ -8,8 +8,9 @@ import asyncio
 import sqlite3
 import time
 from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from safety_proxy.errors import StoreUnavailable
 from safety_proxy.evidence import Evidence
@@ -96,9 +97,7 @@ class EvidenceStore:
             for (sha256, model), now in seen.items()
         )
         while chunk := list(islice(marks, _CHUNK)):
-            await self.database.run(
-                lambda connection, chunk=chunk: connection.executemany(_TOUCH, chunk)
-            )
+            await self.database.run(partial(_touch, chunk))
 
     async def sweep(self) -> int:
         """Removes what is too old, and the longest unseen while there is too much; how many.
@@ -113,9 +112,7 @@ class EvidenceStore:
         excess, removed = total - self._max_embeddings, 0
         while True:
             oldest = time.time() - self._keep_seconds
-            pictures, crops = await self.database.run(
-                lambda connection, oldest=oldest, excess=excess: _remove(connection, oldest, excess)
-            )
+            pictures, crops = await self.database.run(partial(_remove, oldest, excess))
             if not pictures:
                 return removed
             excess, removed = excess - crops, removed + pictures
@@ -136,7 +133,11 @@ class EvidenceStore:
             await self.flush()
 
 
-def _remove(connection: sqlite3.Connection, oldest: float, excess: int) -> tuple[int, int]:
+def _touch(marks: list[dict[str, Any]], connection: sqlite3.Connection) -> None:
+    connection.executemany(_TOUCH, marks)
+
+
+def _remove(oldest: float, excess: int, connection: sqlite3.Connection) -> tuple[int, int]:
     """Removes one chunk; how many pictures and how many embeddings (1 where there is none)."""
     rows = connection.execute(
         "SELECT id, last_seen, max(crops, 1) FROM pictures ORDER BY last_seen LIMIT ?", (_CHUNK,)

@@ -8,7 +8,7 @@ same. Nothing that PDQ finds ever lets a picture in.
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -16,8 +16,8 @@ from typing import Final
 from safety_proxy.errors import ConfigError
 from safety_proxy.evidence import Pdq
 from safety_proxy.store.database import Database
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.listed import Exclusion, OwnEntry, OwnLists
-from safety_proxy.store.listfiles import Kind
 from safety_proxy.store.pdq import MAX_DISTANCE, PdqIndex
 from safety_proxy.store.shared import ListReport, ListSource, SharedList, load_list
 from safety_proxy.verdict import Action
@@ -99,11 +99,12 @@ class _State:
     """All that a look-up needs, replaced as one, so that no look-up sees half a change."""
 
     own: _Own
-    shared: tuple[SharedList, ...] = ()
+    shared: tuple[SharedList, ...]
+    bounds: tuple[int, int]  # max_distance, min_quality
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
-        digest = hashlib.sha256(self.own.digest)
+        digest = hashlib.sha256(self.own.digest + str(self.bounds).encode())
         for each in self.shared:
             digest.update(f"\n{each.source.name} {each.digest}".encode())
         object.__setattr__(self, "version", digest.hexdigest()[:16])
@@ -113,7 +114,7 @@ class HashLists:
     """All lists, as the scanner asks them. For one event loop; `match` on any thread.
 
     sources: the shared lists. Without a database the admin's own decisions are not kept.
-    max_distance, min_quality: what counts as a match by PDQ, see `ListsSettings`.
+    max_distance, min_quality: what counts as a match by PDQ: 0 to 31 bits, and 0 to 100.
     """
 
     def __init__(
@@ -135,7 +136,8 @@ class HashLists:
         self._test_digest = hashlib.sha256(test_picture()).hexdigest()
         self._changing = asyncio.Lock()
         self._errors: dict[str, str] = {}  # of a list, why its latest load failed
-        self._state = _State(_Own.of((), (), min_quality=min_quality))
+        own = _Own.of((), (), min_quality=min_quality)
+        self._state = _State(own, (), (max_distance, min_quality))
 
     @property
     def version(self) -> str:
@@ -149,13 +151,7 @@ class HashLists:
 
     def match_exact(self, sha256: str) -> Match | None:
         """What the lists say of these bytes by their sha256 alone; takes about a microsecond."""
-        state = self._state
-        if sha256 == self._test_digest:
-            return Match(Action.BLOCK, TEST_PICTURE_LIST, Kind.SHA256, sha256)
-        own = state.own.entries.get(sha256)
-        if own is not None:
-            return _own_match(own, Kind.SHA256, sha256)
-        return _shared_match(state, Kind.SHA256, sha256)
+        return self._exact(self._state, sha256)
 
     def match(
         self, sha256: str, *, sha1: str = "", md5: str = "", pdq: Sequence[Pdq] = ()
@@ -166,7 +162,7 @@ class HashLists:
         """
         state = self._state
         exact = (
-            self.match_exact(sha256)
+            self._exact(state, sha256)
             or (_shared_match(state, Kind.SHA1, sha1) if sha1 else None)
             or (_shared_match(state, Kind.MD5, md5) if md5 else None)
         )
@@ -175,6 +171,14 @@ class HashLists:
         hashes = {one.bits for one in pdq if one.quality >= self._min_quality}
         near = [match for bits in sorted(hashes) for match in self._near(state, bits)]
         return min(near, key=lambda match: match.distance, default=None)
+
+    def _exact(self, state: _State, sha256: str) -> Match | None:
+        if sha256 == self._test_digest:
+            return Match(Action.BLOCK, TEST_PICTURE_LIST, Kind.SHA256, sha256)
+        own = state.own.entries.get(sha256)
+        if own is not None:
+            return _own_match(own, Kind.SHA256, sha256)
+        return _shared_match(state, Kind.SHA256, sha256)
 
     def _near(self, state: _State, bits: bytes) -> Iterable[Match]:
         """The nearest entry of each list, the admin's own first."""
@@ -202,21 +206,22 @@ class HashLists:
         """
         async with self._changing:
             known = {each.source: each for each in self._state.shared}
-            shared = []
-            for source in self._sources:
-                try:
-                    shared.append(
-                        await asyncio.to_thread(
-                            load_list, source, known.get(source), min_quality=self._min_quality
-                        )
-                    )
-                    self._errors.pop(source.name, None)
-                except ConfigError as error:
-                    self._errors[source.name] = str(error)
-                    if source in known:
-                        shared.append(known[source])
-            self._state = _State(await self._own_now(), tuple(shared))
+            loaded = [await self._loaded(source, known.get(source)) for source in self._sources]
+            shared = tuple(each for each in loaded if each is not None)
+            self._state = replace(self._state, own=await self._own_now(), shared=shared)
         return self.reports()
+
+    async def _loaded(self, source: ListSource, known: SharedList | None) -> SharedList | None:
+        """The list as it is now; where that cannot be read, as it was."""
+        try:
+            loaded = await asyncio.to_thread(
+                load_list, source, known, min_quality=self._min_quality
+            )
+        except ConfigError as error:
+            self._errors[source.name] = str(error)
+            return known
+        self._errors.pop(source.name, None)
+        return loaded
 
     def reports(self) -> list[ListReport]:
         """What each shared list holds, in the order of the settings."""
@@ -266,7 +271,7 @@ class HashLists:
         return self._own
 
     async def _refresh(self) -> None:
-        self._state = _State(await self._own_now(), self._state.shared)
+        self._state = replace(self._state, own=await self._own_now())
 
     async def _own_now(self) -> _Own:
         entries = await self._own.entries() if self._own else []

@@ -13,7 +13,7 @@ from typing import Final
 from safety_proxy.errors import ConfigError
 from safety_proxy.evidence import Pdq
 from safety_proxy.store.database import Database
-from safety_proxy.store.listfiles import Kind
+from safety_proxy.store.entries import Kind
 from safety_proxy.verdict import Action
 
 _PDQ_BYTES: Final = 33  # a hash and its quality

@@ -169,7 +169,7 @@ def _known(  # noqa: PLR0913, PLR0917 -- the columns of _KNOWN
     decided_at: float | None,
 ) -> Known:
     verdict = None
-    if policy is not None:
+    if policy is not None and action is not None and source is not None:
         verdict = Verdict(
             Action(action),
             tuple(map(_reason, json.loads(reasons or "[]"))),

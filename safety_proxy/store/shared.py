@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from safety_proxy.errors import ConfigError
-from safety_proxy.store.listfiles import Hashes, Kind, read_hashes
+from safety_proxy.store.entries import Kind
+from safety_proxy.store.listfiles import Hashes, read_hashes
 from safety_proxy.store.pdq import HASH_BYTES, PdqIndex
 
 

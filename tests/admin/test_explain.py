@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from safety_proxy.admin.explain import as_json
+from safety_proxy.admin.explain import _severity_change, as_json
+from safety_proxy.store.hashlist import test_picture as harmless_picture
 from safety_proxy.store.listed import Exclusion, OwnEntry
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
@@ -35,6 +36,10 @@ async def explained(client: ClientSession, url: str, body: bytes) -> Any:
     return answer.json
 
 
+def commands(answer: Any) -> list[str]:
+    return [change["command"] for change in answer["changes"] if change["command"]]
+
+
 async def test_a_file_is_explained(client: ClientSession, served: tuple[Listing, str]) -> None:
     """Hashes, scores by frame with thresholds, the rule, and changes that end it."""
     evidence = evidence_of(plain(PURPLE))
@@ -48,8 +53,12 @@ async def test_a_file_is_explained(client: ClientSession, served: tuple[Listing,
     assert {concept["concept"] for concept in place["concepts"]} >= {"red", "blue", "green"}
     assert [rule["rule"] for rule in answer["policy"]["rules"] if rule["is_held"]]
     allow = f"safety-proxy allow {evidence.sha256} --note WHY"
-    assert any(change.endswith(allow) for change in answer["changes"])
-    assert any("no longer holds with threshold" in change for change in answer["changes"])
+    assert commands(answer) == [allow]
+    first, severity, *thresholds = (change["text"] for change in answer["changes"])
+    assert first == "Let exactly these bytes in."
+    assert "it is not blocked any more" in severity
+    assert len(thresholds) == 1
+    assert "Rule red-and-blue no longer holds with threshold = " in thresholds[0]
 
 
 async def test_an_allowed_picture_is_explained(
@@ -58,7 +67,13 @@ async def test_an_allowed_picture_is_explained(
     """What would block it; nothing is offered that would allow it."""
     answer = await explained(client, served[1], plain(BLUE))
     assert (answer["action"], answer["policy"]["action"]) == ("allow", "allow")
-    assert not any("--note WHY" in change for change in answer["changes"])
+    assert commands(answer) == []
+    severity, *thresholds = (change["text"] for change in answer["changes"])
+    assert "it is blocked; now 0" in severity
+    assert [text.split(" with ")[0] for text in thresholds] == [
+        "Rule red-and-blue holds",
+        "Rule green holds",
+    ]
 
 
 async def test_a_list_s_decision_stands_beside_the_policy_s(
@@ -70,7 +85,10 @@ async def test_a_list_s_decision_stands_beside_the_policy_s(
     match = answer["match"]
     assert (answer["action"], answer["policy"]["action"]) == ("block", "flag")
     assert (match["list"], match["kind"]) == ("theirs", "md5")
-    assert f"safety-proxy lists exclude {match['entry']}" in answer["changes"][0]
+    assert commands(answer) == [
+        f"safety-proxy lists exclude {match['entry']}",
+        f"safety-proxy allow {answer['sha256']} --note WHY",
+    ]
     await listing.lists.exclude(Exclusion(match["entry"]))
     assert (await explained(client, url, plain(GREEN)))["action"] == "flag"
     sha256 = evidence_of(plain(PURPLE)).sha256
@@ -78,7 +96,7 @@ async def test_a_list_s_decision_stands_beside_the_policy_s(
     answer = await explained(client, url, plain(PURPLE))
     assert (answer["action"], answer["policy"]["action"]) == ("allow", "block")
     assert answer["match"]["note"] == "anna, a test"
-    assert f"safety-proxy allow --remove {sha256}" in answer["changes"][0]
+    assert commands(answer) == [f"safety-proxy allow --remove {sha256}"]
 
 
 async def test_a_known_digest_is_explained_without_a_scan(
@@ -104,7 +122,7 @@ async def test_a_listed_digest_is_explained_though_it_was_never_seen(
     await listing.lists.put(OwnEntry("a" * 64, Action.BLOCK))
     answer = await ask(client, "GET", url, f"/api/v1/explain/{'a' * 64}")
     assert (answer.status, answer.json["action"]) == (200, "block")
-    assert f"block --remove {'a' * 64}" in answer.json["changes"][0]
+    assert commands(answer.json)[0] == f"safety-proxy block --remove {'a' * 64}"
 
 
 async def test_an_address_is_fetched(client: ClientSession, served: tuple[Listing, str]) -> None:
@@ -137,6 +155,30 @@ async def test_a_wrong_request_is_refused(
     """Neither a file nor an address."""
     answer = await ask(client, "POST", served[1], "/api/v1/explain", json=body)
     assert answer.status == 400
+
+
+async def test_the_test_picture_cannot_be_talked_away(
+    client: ClientSession, served: tuple[Listing, str]
+) -> None:
+    """No command would change it, so none is offered."""
+    answer = await explained(client, served[1], harmless_picture())
+    assert (answer["action"], answer["match"]["list"]) == ("block", "test picture")
+    assert answer["changes"] == []
+
+
+@pytest.mark.parametrize(
+    ("least", "now", "text"),
+    [
+        (0.784, 0.0, "At severity 0.79 it is blocked; now 0."),
+        (0.78, 0.5, "At severity 0.78 it is blocked; now 0.5."),
+        (-1.054, 0.0, "At severity -1.06 it is not blocked any more; now 0."),
+        (-1.0, 0.0, "At severity -1.01 it is not blocked any more; now 0."),
+        (0.0, 0.0, "At severity -0.01 it is not blocked any more; now 0."),
+    ],
+)
+def test_a_severity_is_rounded_to_the_side_that_tells(least: float, now: float, text: str) -> None:
+    """Whoever sets just that sees the change."""
+    assert _severity_change(Action.BLOCK, least, now) == text
 
 
 def test_json_has_no_infinity() -> None:

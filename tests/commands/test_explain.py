@@ -99,23 +99,40 @@ def prompt(text: str, score: float, weight: int = 0) -> dict[str, Any]:
 PDQ = "d8f8f0cce0f4a84f0e370a22028f67f0b36e2ed596623e1d33e6b39c4e9c9b22"
 
 
+CHANGE = {"text": "a change", "command": "safety-proxy [x]"}
+
+
 def listed(**fields: Any) -> dict[str, Any]:
-    match = {"list": "theirs", "kind": "pdq", "entry": PDQ, "distance": 12, "note": ""}
-    return {"sha256": "a" * 64, "action": "block", "match": match | fields, "changes": ["a change"]}
+    match = {
+        "list": "theirs",
+        "kind": "pdq",
+        "entry": PDQ,
+        "distance": 12,
+        "note": "",
+        "origin": "",
+    }
+    return {"sha256": "a" * 64, "action": "block", "match": match | fields, "changes": [CHANGE]}
 
 
 def test_a_near_duplicate_is_told_with_its_distance() -> None:
     """And what the policy alone would have said."""
-    text = printed(listed(note="anna, spam"))
-    assert "12 of 256 bits off (anna, spam)" in text.replace("\n", " ")
-    assert "  - a change" in text
+    text = printed(listed(note="anna, spam", origin="b" * 64))
+    assert text.startswith("BLOCK  by your own entry (anna, spam): pdq")
+    assert ", 12 of 256 bits off." in text.replace("\n", " ")
+    assert "\n  a change" in text
+    assert "\n    safety-proxy [x]" in text
     text = printed(listed() | {"policy": {"action": "allow", "rules": [], "places": []}})
     assert "The policy alone: allow." in text.replace("\n", " ")
 
 
 def test_an_unreadable_file_is_told() -> None:
     """Nothing of it has scores."""
-    answer = {"sha256": "a" * 64, "action": "block", "match": None, "changes": []}
+    answer: dict[str, Any] = {
+        "sha256": "a" * 64,
+        "action": "block",
+        "match": None,
+        "changes": [],
+    }
     text = printed(answer | {"unreadable": "decoder failed"})
     assert text.startswith("BLOCK  no picture could be read: decoder failed")
 
@@ -145,7 +162,12 @@ def test_prompts_found_and_near_are_shown_and_all_if_asked() -> None:
         "missing": [{"concept": "c", "weight": 9, "wanted": 10}],
     }
     policy = {"action": "allow", "rules": [rule], "places": [place]}
-    answer = {"sha256": "a" * 64, "action": "allow", "match": None, "changes": []}
+    answer: dict[str, Any] = {
+        "sha256": "a" * 64,
+        "action": "allow",
+        "match": None,
+        "changes": [],
+    }
     text = printed(answer | {"policy": policy})
     shown = [number for number in range(23) if f"[p{number}]" in text]
     assert shown == [18, 19, 20, 21, 22]

@@ -70,7 +70,9 @@ def test_one_step_more_severe_would_pass_the_rate() -> None:
 
 def test_a_sample_that_can_show_nothing_says_how_many_it_takes() -> None:
     """None of 58 may be 5.03 %; 59 can show 5 %."""
-    with pytest.raises(TooFewPictures, match=r"58 pictures .* up to 0\.05.* at least 59 distinct"):
+    with pytest.raises(
+        TooFewPictures, match=r"A sample of 58 .* up to 0\.05.* at least 59 distinct"
+    ):
         choose(survey_of(LADDER[:58]), 0.05)
     assert pictures_needed(0.05) == 59
     choice = choose(survey_of(LADDER[:59]), 0.05)

@@ -1,4 +1,4 @@
-"""Tests of safety_proxy/evaluation/tally.py: exact counts, few bytes, and the right pictures kept."""
+"""Tests of safety_proxy/evaluation/tally.py: exact counts, few bytes, the right standouts."""
 
 import hashlib
 import tracemalloc

@@ -5,7 +5,14 @@ import math
 import pytest
 
 from safety_proxy.evaluation.bounds import Rate
-from safety_proxy.evaluation.wording import bound_of, decimals_of, described, level, percent, wanted
+from safety_proxy.evaluation.wording import (
+    bound_of,
+    decimals_of,
+    described,
+    in_percent,
+    level,
+    percent,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +66,9 @@ def test_severities_line_up(severity: float, shown: str) -> None:
     assert level(-math.inf) == "always"
 
 
-def test_wanted_rates_are_told_as_they_were_asked() -> None:
+def test_written_fractions_are_told_as_they_were_asked() -> None:
     """Without decimals that nobody wrote."""
-    assert [wanted(rate).rstrip("\u202f%") for rate in (0.001, 0.00025, 0.1)] == [
+    assert [in_percent(rate).rstrip("\u202f%") for rate in (0.001, 0.00025, 0.1)] == [
         "0.1",
         "0.025",
         "10",

@@ -552,10 +552,8 @@ def test_no_pictures_have_no_actions() -> None:
 @pytest.mark.parametrize("starts", [[], [1], [0, 0], [0, 2, 1], [0, 3], [0, 1, 2, 3]])
 def test_starts_that_part_nothing_are_refused(starts: list[int]) -> None:
     """A picture without rows would silently get another's action."""
-    for ask in (
-        judge_of(COSINE).actions,
-        partial(judge_of(COSINE).severity_of, action=Action.FLAG),
-    ):
+    judge = judge_of(COSINE)
+    for ask in (judge.actions, partial(judge.severity_of, action=Action.FLAG)):
         with pytest.raises(ValueError, match="part 3 rows"):
             ask(picture({}, {}, {}), np.array(starts, np.int64))
 
@@ -588,6 +586,7 @@ def test_severity_moves_thresholds_and_criticals_but_no_control() -> None:
     """A control corrects an error of the model, however severe the policy is."""
     text = COSINE.replace('"cosine"\n\n', '"cosine"\nseverity = 0.3\n\n')
     fire, _ = judged(judge_of(text), {"flame": 0.17, "sunset": 0.22}).scores
-    assert (fire.weight, fire.threshold) == (1, pytest.approx(0.17))  # 0.3 / 10 lower
+    assert fire.weight == 1
+    assert fire.threshold == pytest.approx(0.17)  # 0.3 / 10 lower
     assert judged(judge_of(text), {"flame": 0.21}).scores[0].weight == 3
     assert judged(judge_of(text), {"flame": 0.169}).scores[0].weight == 0

@@ -118,22 +118,24 @@ def documents(draw: st.DrawFn) -> str:
     space = st.sampled_from(["", " ", "\n", " # ],\n\n"])
 
     def value(depth: int) -> str:
-        kind = draw(st.sampled_from(["plain", "text", "list", "table"])) if depth < 3 else "plain"
+        kinds = ["plain", "text", "list", "table"] if depth < 3 else ["plain", "text"]
+        kind: str = draw(st.sampled_from(kinds))
         if kind == "list":
             entries = [value(depth + 1) for _ in range(draw(st.integers(0, 3)))]
             inner = ",".join(f"{draw(space)}{entry}{draw(space)}" for entry in entries)
-            end = "," if entries and draw(st.booleans()) else ""
+            comma: str = draw(st.sampled_from(["", ","]))
+            end = comma if entries else ""
             return f"[{inner}{end}{draw(space)}]"
         if kind == "table":
-            inner = [
-                f"{draw(gap)}{pair(depth + 1)}{draw(gap)}" for _ in range(draw(st.integers(0, 2)))
-            ]
-            return f"{{{','.join(inner)}}}"
+            count = draw(st.integers(0, 2))
+            pairs = [f"{draw(gap)}{pair(depth + 1)}{draw(gap)}" for _ in range(count)]
+            return f"{{{','.join(pairs)}}}"
         return draw(plain if kind == "plain" else strings)
 
     def key() -> str:
         dot = f"{draw(gap)}.{draw(gap)}"
-        return dot.join(draw(st.lists(keys, min_size=1, max_size=2)))
+        parts: list[str] = draw(st.lists(keys, min_size=1, max_size=2))
+        return dot.join(parts)
 
     def pair(depth: int) -> str:
         return f"{key()}{draw(gap)}={draw(gap)}{value(depth)}"

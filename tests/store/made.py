@@ -1,6 +1,7 @@
 """Evidence that is made up, and databases that hold it."""
 
 import hashlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,6 +49,11 @@ async def filled(folder: Path, evidence: Iterable[Evidence]) -> AsyncIterator[Da
     """An open database that holds it."""
     database = Database(folder)
     await database.open()
-    await database.run(lambda connection: [write_evidence(connection, one) for one in evidence])
+
+    def fill(connection: sqlite3.Connection) -> None:
+        for one in evidence:
+            write_evidence(connection, one)
+
+    await database.run(fill)
     yield database
     await database.aclose()

@@ -481,3 +481,54 @@ async def test_a_kill_in_the_middle_of_writes_leaves_a_whole_database(tmp_path: 
     assert pairs == {name.removesuffix("-b") for name in stored if name.endswith("-b")}
     assert told <= pairs
     assert len(told) >= 20
+
+
+def names_of(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize("folder", ["plain", "odd?mode=rwc#100%25 é"])
+async def test_a_long_read_holds_up_nobody(tmp_path: Path, folder: str) -> None:
+    """It has a connection and a thread of its own, whatever the folder's name means elsewhere."""
+    database = Database(tmp_path / folder)
+    await database.open()
+    await database.run(put("before"))
+    started, go = threading.Event(), threading.Event()
+
+    def read(connection: sqlite3.Connection) -> list[str]:
+        started.set()
+        assert go.wait(30)
+        return names(connection)
+
+    reading = spawn(database.read(read), name="read")
+    await until(started.is_set)
+    await database.run(put("meanwhile"))
+    go.set()
+    assert await reading == ["before", "meanwhile"]
+    await database.aclose()
+    assert names_of(tmp_path) == [folder]
+
+
+async def test_who_reads_cannot_write(database: Database) -> None:
+    """The connection is not one for that."""
+    with pytest.raises(StoreUnavailable, match="readonly"):
+        await database.read(put("a"))
+    assert await database.run(names) == []
+
+
+async def test_reading_what_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    """And makes nothing."""
+    database = Database(tmp_path)
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        await database.read(names)
+    assert names_of(tmp_path) == []
+
+
+async def test_an_error_of_a_read_reaches_the_asker(database: Database) -> None:
+    """As it is, where it is none of SQLite's."""
+
+    def fail(connection: sqlite3.Connection) -> None:
+        raise ValueError("on purpose")
+
+    with pytest.raises(ValueError, match="on purpose"):
+        await database.read(fail)

@@ -13,10 +13,10 @@ from PIL import Image
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.evidence import Pdq
 from safety_proxy.store.database import Database
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.hashlist import OWN_LIST, TEST_PICTURE_LIST, HashLists, Match
 from safety_proxy.store.hashlist import test_picture as harmless_picture
 from safety_proxy.store.listed import Exclusion, OwnEntry
-from safety_proxy.store.listfiles import Kind
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
 
@@ -147,6 +147,8 @@ async def test_every_change_has_a_version_of_its_own(
     await lists.include(MD5)
     await lists.remove(A, Action.BLOCK)
     assert lists.version == versions[0]
+    strict = await started(tmp_path, opened, source, distance=30)
+    assert strict.version not in versions
 
 
 async def test_exact_hashes_of_shared_lists_match(

@@ -58,9 +58,8 @@ async def test_models_are_apart(tmp_path: Path) -> None:
     other = replace(PICTURE, model="other", embeddings=directions(3, 8, seed=9))
     async with filled(tmp_path, [PICTURE, other]) as database:
         for evidence in (PICTURE, other):
-            read = await database.run(
-                lambda c, model=evidence.model: read_evidence(c, PICTURE.sha256, model)
-            )
+            model = evidence.model
+            read = await database.run(lambda c: read_evidence(c, PICTURE.sha256, model))  # noqa: B023 -- run at once
             assert read is not None
             assert np.array_equal(read.embeddings, as_stored(evidence.embeddings))
         assert await database.run(lambda c: read_evidence(c, PICTURE.sha256, "third")) is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from safety_proxy.errors import ConfigError
-from safety_proxy.store.listfiles import Kind
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.shared import ListSource, load_list
 
 MD5 = "0a" * 16

@@ -24,6 +24,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from safety_proxy.media import units
 from safety_proxy.media.bounds import Bounds, Code, undecodable
 
 Spend = Callable[[int], None]
@@ -44,9 +45,6 @@ _SPOT_SHARE: Final = 0.05
 # A gap has two cells at least, each with a frame that is decoded.
 _CELLS: Final = 2
 _LEAST_CELL_SECONDS: Final = 0.001
-
-# Decoders that can be told with each packet to leave it out if no other frame rests on it.
-_CAN_LEAVE_OUT: Final = frozenset({"h264", "hevc"})
 
 # Of a track's packets. Players go on after a damaged one, and so do we, but not on next to nothing.
 _MOST_DAMAGED: Final = 0.1
@@ -108,14 +106,16 @@ class Track:
 
     @property
     def cost(self) -> int:
-        """Pixels that decoding what is planned takes, by the headers.
+        """Pixels that decoding what is planned takes, by the headers."""
+        followers = (n for it in self._groups if it.whole for n in range(it.start, it.end))
+        decoded = sum(n in self._needed or not self._is_left_out(n) for n in followers)
+        return self._cost_of(decoded + sum(not it.whole for it in self._groups))
 
-        Of what may be left out, half: which frames others rest on, only the decoder knows.
-        """
-        followers = [n for it in self._groups if it.whole for n in range(it.start, it.end)]
-        needed = sum(number in self._needed for number in followers)
-        keys = sum(not it.whole for it in self._groups)
-        return self._cost_of(keys + needed + (len(followers) - needed + 1) // 2)
+    def _is_left_out(self, number: int) -> bool:
+        """Whether the decoder will find that no other frame rests on the one in this packet."""
+        context = self.stream.codec_context
+        packet = memoryview(self.packets[number])
+        return not units.others_rest_on(packet, context.name, context.extradata or b"")
 
     def _cost_of(self, count: int) -> int:
         context = self.stream.codec_context
@@ -141,7 +141,7 @@ class Track:
             whole = far or not self.packets[start].is_keyframe
             self._groups.append(_Group(start, end, whole=whole))
         self._needed = set(range(len(self.packets)))
-        if self.stream.codec_context.name in _CAN_LEAVE_OUT:
+        if self.stream.codec_context.name in units.LAYERED:
             self._needed = _one_in_each_cell(seconds, gap_seconds, gap_frames, chance)
         self._look_between(bounds, chance)
 

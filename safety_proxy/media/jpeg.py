@@ -32,6 +32,7 @@ _MOST_SEGMENTS: Final = 20_000
 
 _END: Final = 0xD9
 _SCAN: Final = 0xDA
+_END_MARK: Final = b"\xff\xd9"
 _EXIF: Final = b"Exif\0\0"
 _PROFILE: Final = b"ICC_PROFILE\0"
 _SEVERAL: Final = b"MPF\0"
@@ -65,7 +66,10 @@ _SPARE: Final = 3
 
 @dataclass(slots=True)
 class _Jpeg:
-    """A JPEG on its way through the parser; `end`: where it is over, if it says so."""
+    """A JPEG on its way through the parser.
+
+    end: where it is over, if it says so. broken: where a segment begins that is not all there.
+    """
 
     window: Window
     kept: list[Window] = field(default_factory=list)
@@ -78,6 +82,7 @@ class _Jpeg:
     scans: int = 0
     data: int = 0  # where the first scan begins
     end: int | None = None
+    broken: int | None = None
 
     def parse(self) -> None:
         """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
@@ -99,7 +104,9 @@ class _Jpeg:
                 self.metadata.append(Rest(where, body))
                 if marker == _COLORS and body[0:5] == _ADOBE:
                     self.has_adobe = True
-        self.kept.append(window.part(copied, self.end))
+        self.kept.append(window.part(copied, self.end or self.broken))
+        if self.end is None:  # or else a decoder waits for more, and shows nothing of several scans
+            self.kept.append(Window(_END_MARK))
 
     def _segments(self) -> Iterator[tuple[int, int, int]]:
         """Marker, start and end of each, in all scans, up to the end mark."""
@@ -112,10 +119,14 @@ class _Jpeg:
             if marker in _ALONE or marker == _END:
                 at = found + 2
             elif found + 4 > len(window):
+                self.broken = found
                 return
             else:
                 at = found + 2 + max(2, window.number(found + 2, 2))
-            yield marker, found, min(at, len(window))
+            if at > len(window):
+                self.broken = found
+                return
+            yield marker, found, at
             if marker == _END:
                 return
         raise undecodable(Code.TOO_LARGE, f"a JPEG of over {_MOST_SEGMENTS} segments")

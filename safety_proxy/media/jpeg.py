@@ -23,6 +23,7 @@ from safety_proxy.media.window import Spliced, Window
 # Each scan goes over the whole picture again, and a few KB can hold a thousand of them. Usual are a
 # dozen at most; TurboJPEG has the same bound, which its fuzz targets set to 50 to 500. All scans of
 # 10^9 pixels together take 1.2 to 1.7 s.
+_USUAL_SCANS: Final = 12
 _MOST_SCANS: Final = 100
 _MOST_SCANNED_PIXELS: Final = 1_000_000_000
 
@@ -148,7 +149,10 @@ class _Jpeg:
     def check(self, size: tuple[int, int], bounds: Bounds) -> None:
         """Raises UndecodableImage for a picture that is too large, or comes in too many scans."""
         check_frame(*size, bounds)
-        if self.scans > _MOST_SCANS or self.scans * size[0] * size[1] > _MOST_SCANNED_PIXELS:
+        scanned = self.scans * size[0] * size[1]
+        if self.scans > _MOST_SCANS or (
+            self.scans > _USUAL_SCANS and scanned > _MOST_SCANNED_PIXELS
+        ):
             message = f"a JPEG of {size[0]} x {size[1]} pixels in {self.scans} scans"
             raise undecodable(Code.TOO_LARGE, message)
 

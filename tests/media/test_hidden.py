@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
+from safety_proxy.crops import CropSpec
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.hidden import hidden_frames
@@ -58,6 +59,24 @@ def test_thumbnail_of_what_is_shown_is_not_judged_again() -> None:
     for body in (SAME, encoded(turned, "JPEG")):
         assert found(Rest("EXIF thumbnail", Window(body))) == []
         assert found(Rest("EXIF thumbnail", Window(body)), bounds=REFUSING) == []
+
+
+def textured() -> Image.Image:
+    """Of fine detail."""
+    noise = np.random.default_rng(3).integers(0, 256, (24, 24, 3), np.uint8)
+    return Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 96, 96), (40, 40, 80, 80)])
+def test_thumbnail_of_what_is_blurred_is_judged(box: tuple[int, int, int, int]) -> None:
+    """All of it or a part, as old thumbnails show what a picture was blurred for."""
+    spec = CropSpec(96, 96)
+    sharp = textured()
+    blurred = sharp.copy()
+    blurred.paste(sharp.filter(ImageFilter.GaussianBlur(4)).crop(box), box)
+    rest = Rest("EXIF thumbnail", Window(encoded(sharp.resize((80, 80)), "JPEG")))
+    assert hidden_frames([rest], crops_of(blurred, spec, ""), spec, BOUNDS)
+    assert not hidden_frames([rest], crops_of(sharp, spec, ""), spec, BOUNDS)
 
 
 def test_same_picture_twice_is_judged_once() -> None:

@@ -3,6 +3,10 @@
 Each image becomes a small GIF of its own for the decoder, so that what is done with them is done
 here, the way browsers do it: cleared is transparent, whatever the background color says; what
 reaches over the canvas is cut off, unless the first image is larger than it.
+
+A file that breaks off shows in a browser what of it is there: so one that is cut between two
+images is a shorter GIF, and of one that is cut within an image the part of it is judged. Whether
+to store it is for pict-rs to say.
 """
 
 import re
@@ -15,7 +19,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from safety_proxy.crops import CropSpec
-from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.animation import Cel, Dispose, Load, Weights, frames_of_cels
 from safety_proxy.media.bounds import Bounds, Code, Frame, undecodable
 from safety_proxy.media.rest import Rest
 from safety_proxy.media.window import Spliced, Window
@@ -27,6 +31,10 @@ _CONTROL: Final = 0xF9
 
 # 4 was written for 3 by early programs, and is read so.
 _DISPOSALS: Final = {2: Dispose.CLEAR, 3: Dispose.RESTORE, 4: Dispose.RESTORE}
+
+# Measured on two cores of a server, November 2026: 7 ns a pixel, 18 to 42 of one on a canvas with
+# holes, 19 ns a byte.
+_WEIGHTS: Final = Weights(pixel=3, clear_pixel=8, byte=6)
 
 # Data comes in blocks of up to 255 bytes: as many as 120 MB have.
 _MOST_BLOCKS: Final = 500_000
@@ -52,7 +60,10 @@ class _Gif:
     cels: list[Cel] = field(default_factory=list)
     end: int | None = None
     blocks: int = 0
-    data_bytes: int = 0
+    load: Load = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.load = Load(_WEIGHTS, self.bounds)
 
     def parse(self) -> None:
         """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
@@ -125,7 +136,9 @@ class _Gif:
                 (left, top), (width, height), control.seconds, True, control.dispose, single.decode
             )
             self.cels.append(cel)
-            check_animation(self.size, len(self.cels), self.bounds)
+            holes = control.transparent is not None or control.dispose is Dispose.CLEAR
+            self.load.add(self.size, may_be_clear=holes)
+            self.load.add_bytes(end - data)
         return end
 
 

@@ -242,9 +242,10 @@ def test_thumbnail_is_scanned_unless_it_is_of_the_picture() -> None:
     """Cameras write it, so it is no reason to refuse."""
 
     def with_thumbnail(thumbnail: Image.Image) -> bytes:
-        return jpeg(None, segment(0xE1, b"Exif\0\0" + encoded(thumbnail, "JPEG")))
+        photo = encoded(scene(), "JPEG")
+        return photo[:2] + segment(0xE1, b"Exif\0\0" + encoded(thumbnail, "JPEG")) + photo[2:]
 
-    same = with_thumbnail(scene(size=(64, 48)).resize((40, 30)))
+    same = with_thumbnail(scene().resize((80, 60)))
     assert places(look(same)) == ["", "whole picture"]
     assert look(same, bounds=REFUSING)
     other = with_thumbnail(scene(PURPLE))

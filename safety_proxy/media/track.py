@@ -1,6 +1,6 @@
 """One video track: its packets -> the pictures decoded of it, in the order in which they are shown.
 
-Where all of a track is decoded, every frame comes. Else the key frames come, and where the next is
+Where all of a track is decoded, every frame comes. Else key frames come, and where the next is
 too far to stand for what follows on one of them, so many of those that no stretch goes unseen: all
 on which others rest, since they have to be decoded anyway, and of the rest, half of the frames in
 many films, one in every half gap. Which one, and in which stretches between near key frames all
@@ -144,6 +144,7 @@ class Track:
         if self.stream.codec_context.name in units.LAYERED:
             self._needed = _one_in_each_cell(seconds, gap_seconds, gap_frames, chance)
         self._look_between(bounds, chance)
+        self._thin_out(seconds, gap_seconds, gap_frames, chance)
 
     def _look_between(self, bounds: Bounds, chance: random.Random) -> None:
         """Has all frames decoded between some of the near key frames."""
@@ -155,6 +156,27 @@ class Track:
                 return
             group.whole = True
             self._needed.update(range(group.start, group.end))
+
+    def _thin_out(
+        self, seconds: Sequence[float], gap_seconds: float, gap_frames: float, chance: random.Random
+    ) -> None:
+        """Leaves out key frames that are nearer to each other than they need be."""
+        kept: list[_Group] = []
+        last: int | None = None  # the number of the key frame that stands for what follows
+        for group, following in pairwise([*self._groups, None]):
+            assert group is not None
+            most = chance.uniform(0.5, 1)
+            if (
+                following is not None
+                and last is not None
+                and not group.whole
+                and 0 <= seconds[following.start] - seconds[last] <= most * gap_seconds
+                and following.start - last <= most * gap_frames
+            ):
+                continue
+            kept.append(group)
+            last = None if group.whole else group.start
+        self._groups = kept
 
     def decoded(self, bounds: Bounds, spend: Spend, *, threads: int) -> Iterator[Decoded]:
         """What is decoded, as planned.

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from safety_proxy.errors import UndecodableImage
-from safety_proxy.media.avif import read_avif
+from safety_proxy.media.avif import _Avif, read_avif
 from safety_proxy.media.bounds import Bounds
 from safety_proxy.media.hidden import hidden_frames
 from safety_proxy.media.rest import Rest
@@ -63,6 +63,18 @@ def test_still_with_frames_behind_it() -> None:
     body = bytearray(animated(scenes(6, {3}, PURPLE), "AVIF"))
     body[8:12] = b"avif"
     assert further(bytes(body))
+
+
+def test_header_without_items_or_with_odd_tracks() -> None:
+    """Has no further pictures: what is no picture track is none."""
+    sound = box(b"trak", box(b"mdia", full(b"hdlr", numbers(0), b"soun", bytes(13))))
+    body = box(b"ftyp", b"avis", numbers(0)) + box(
+        b"moov", sound, box(b"trak"), box(b"trak", box(b"mdia"))
+    )
+    avif = _Avif(Window(body))
+    avif.parse()
+    assert not avif.tracks
+    assert not list(avif.further())
 
 
 @pytest.mark.parametrize("name", items.PAIRS)

@@ -23,6 +23,7 @@ from safety_proxy.media.candidates import Candidates, too_many
 from safety_proxy.media.likeness import ALIKE, Thumb, distance, thumb_of_crop
 from safety_proxy.media.readers import read_any
 from safety_proxy.media.rest import Rest
+from safety_proxy.media.sniff import Kind, sniff
 from safety_proxy.media.window import Window
 
 # A thumbnail is less sharp than its picture, if not by much where a camera has sharpened it.
@@ -47,8 +48,8 @@ def hidden_frames(
 ) -> list[Frame]:
     """The frames of all pictures in `rests` that do not look like one of `shown`.
 
-    Raises UndecodableImage if there are more than can be looked at, if one is too large, and for
-    any if `bounds.hidden` says so.
+    Raises UndecodableImage if there are more than can be looked at, if one is too large or of a
+    kind that this build cannot read, and for any if `bounds.hidden` says so.
     """
     candidates = Candidates()
     known = [_Look.of(frame) for frame in shown]
@@ -113,7 +114,12 @@ def _turns(picture: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _read(window: Window, where: str, spec: CropSpec, bounds: Bounds) -> list[Frame]:
-    """The frames of what begins here; none if that is no picture."""
+    """The frames of what begins here; none if that is no picture.
+
+    Raises UndecodableImage for a picture that somebody can see and this build cannot.
+    """
+    if sniff(window) is Kind.HEIC:
+        raise undecodable(Code.UNSUPPORTED_TYPE, f"HEIC in another file: {where}")
     less = replace(
         bounds,
         frames=min(bounds.frames, _MOST_FRAMES),
@@ -122,9 +128,9 @@ def _read(window: Window, where: str, spec: CropSpec, bounds: Bounds) -> list[Fr
     try:
         frames, _ = read_any(window, spec, less, where=where, few=True)
     except UndecodableImage as error:
-        if error.code in {Code.TOO_LARGE, Code.HIDDEN_PICTURE}:
-            raise
-        return []
+        if error.code in {Code.NOT_A_PICTURE, Code.DAMAGED}:
+            return []
+        raise
     except Exception:  # noqa: BLE001 -- what decoders raise on bytes that only look like a picture
         return []
     return frames

@@ -116,6 +116,12 @@ def test_many_further_pictures_are_refused() -> None:
     assert rests_of(items.avif_of(*[items.small()] * 9))
 
 
+def test_pictures_of_other_codecs_are_refused() -> None:
+    """Somebody can see them, and this build cannot; it can do without metadata."""
+    assert code_of(items.avif_of(items.small(), ghosts=[b"hvc1"])) == "unsupported-type"
+    assert rests_of(items.avif_of(items.small(), ghosts=[b"Exif"]))
+
+
 def test_data_after_the_end_is_a_tail() -> None:
     """Of what is no box."""
     tail = rests_of(items.small() + b"\xff\xd8\xff\xe0 and more")[-1]

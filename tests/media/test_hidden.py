@@ -16,7 +16,7 @@ from safety_proxy.media.stills import crops_of
 from safety_proxy.media.window import Window
 from tests.media.looks import SPEC, hits, places
 from tests.media.samples.animations import animated
-from tests.media.samples.boxes import film
+from tests.media.samples.boxes import box, film
 from tests.media.samples.tools import scene, scenes
 from tests.pictures import PURPLE, encoded
 
@@ -118,6 +118,14 @@ def test_picture_over_the_bound_is_refused() -> None:
     """It would be seen by somebody, and cannot be looked at."""
     small = dataclasses.replace(BOUNDS, frame_pixels=1000)
     assert refused(tail(PICTURE), bounds=small) == "too-large"
+
+
+def test_picture_that_this_build_cannot_read_is_refused() -> None:
+    """Others can: HEIC, and what a reader says that it is."""
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)
+    moving = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"jxlc", b"\xff\x0aG\x04\x01" + bytes(60))
+    assert refused(tail(heic)) == "unsupported-type"
+    assert refused(tail(moving)) == "unsupported-type"
 
 
 def test_too_many_pictures_are_refused() -> None:

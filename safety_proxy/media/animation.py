@@ -239,9 +239,7 @@ def _draw(size: tuple[int, int], cels: Sequence[Cel]) -> Iterator[tuple[Image.Im
         yield canvas.image, cel.seconds
 
 
-def _taking_off(
-    canvas: Canvas, place: Place | None, dispose: Dispose
-) -> Callable[[], None] | None:
+def _taking_off(canvas: Canvas, place: Place | None, dispose: Dispose) -> Callable[[], None] | None:
     """What is to be done after a cel has been shown that is about to be put there."""
     if place is None or dispose is Dispose.KEEP:
         return None
@@ -261,4 +259,3 @@ def _decoded(cel: Cel, *, is_first: bool) -> Image.Image | None:
             raise
         message = f"decoder failed: {type(error).__name__}: {error}"
         raise undecodable(Code.DAMAGED, message) from error
-

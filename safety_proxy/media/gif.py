@@ -59,6 +59,7 @@ class _Gif:
     palette: bytes = b""
     cels: list[Cel] = field(default_factory=list)
     end: int | None = None
+    broken_at: int | None = None  # the block in which the file breaks off
     blocks: int = 0
     load: Load = field(init=False)
 
@@ -111,8 +112,21 @@ class _Gif:
         window, size = self.window, len(self.window)
         while at < size and (length := window.byte(at)):
             self._count()
+            if at + 1 + length > size:
+                self.broken_at = at
             at += 1 + length
         return at + 1
+
+    def _data(self, start: int, end: int) -> tuple[Window | bytes, ...]:
+        """The blocks of an image; of the one in which the file breaks off, what is there.
+
+        The decoder takes none that is not whole.
+        """
+        window, at = self.window, self.broken_at
+        if at is None:
+            return (window.part(start, end),)
+        left = len(window) - at - 1
+        return window.part(start, at), bytes((left,)), window.part(at + 1)
 
     def _image(self, at: int, control: _Control) -> int:
         """Takes in the image whose descriptor is at `at`; where it ends."""
@@ -126,7 +140,7 @@ class _Gif:
             if not self.cels:  # the canvas is at least as large as the first image
                 self.size = (max(self.size[0], left + width), max(self.size[1], top + height))
             single = _Single(
-                self.window.part(data, end),
+                self._data(data, end),
                 (width, height),
                 palette or self.palette,
                 interlaced=bool(flags & 0x40),
@@ -146,7 +160,7 @@ class _Gif:
 class _Single:
     """One image of a GIF, with all that its decoder needs."""
 
-    data: Window
+    data: tuple[Window | bytes, ...]
     size: tuple[int, int]
     palette: bytes
     interlaced: bool
@@ -168,7 +182,7 @@ class _Single:
         if self.transparent is not None:
             yield bytes((_EXTENSION, _CONTROL, 4, 1, 0, 0, self.transparent, 0))
         yield struct.pack("<B4HB", _IMAGE, 0, 0, *self.size, 0x40 if self.interlaced else 0)
-        yield self.data
+        yield from self.data
         yield b"\0;"
 
 

@@ -1,4 +1,4 @@
-"""Tests of safety_proxy/media/animation.py: frames as a browser shows them, and which are judged."""
+"""Tests of safety_proxy/media/animation.py: frames as a browser shows them, those judged."""
 
 from collections.abc import Callable
 from functools import partial
@@ -107,7 +107,7 @@ def test_first_cel_that_cannot_be_decoded_is_an_error() -> None:
     def refuse() -> Image.Image:
         raise undecodable(Code.TOO_LARGE, "too large")
 
-    with pytest.raises(UndecodableImage, match="^too large$"):
+    with pytest.raises(UndecodableImage, match="too large"):
         colors(cel(RED, decode=refuse))
     with pytest.raises(UndecodableImage, match="without a frame"):
         judged(iter(()), SPEC, BOUNDS, where="", few=False)
@@ -151,7 +151,7 @@ def test_frames_weigh_what_they_cost() -> None:
 def test_crops_are_bounded() -> None:
     """Where later frames take more crops than the first did."""
     chance = np.random.default_rng(0)
-    tiles = chance.integers(0, 256, (400, 8, 8, 4), dtype=np.uint8)
+    tiles = chance.integers(0, 256, (220, 8, 8, 4), dtype=np.uint8)
     pictures = [Picture(scene(size=SIZE))] + [
         Picture(Image.fromarray(tile).resize(SIZE, 0), orientation=6, is_always_turned=False)
         for tile in tiles

@@ -102,7 +102,9 @@ def test_color_is_neither_white_nor_black() -> None:
     [(PURPLE, 0, True), (PURPLE, 255, False), ((255, 255, 255), 0, False), ((0, 0, 0), 0, False)],
 )
 def test_hidden_color_is_told_from_one_that_is_seen(
-    color: tuple[int, int, int], alpha: int, hidden: bool
+    color: tuple[int, int, int],
+    alpha: int,
+    hidden: bool,  # noqa: FBT001 -- a parameter
 ) -> None:
     """White and black beneath are as what a page has."""
     assert has_hidden_colors(full_thumb_of(Image.new("RGBA", (99, 99), (*color, alpha)))) == hidden

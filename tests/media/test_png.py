@@ -106,7 +106,7 @@ def test_disposal_is_heeded(dispose: int, left: Color) -> None:
         control(1, dispose=dispose), frame(2, GREEN),
         control(3, size=(8, 32)), frame(4, BLUE, (8, 32)),
     )  # fmt: skip
-    last = [one for one in look(body) if one.where.startswith("frame 3")][0]
+    last = next(one for one in look(body) if one.where.startswith("frame 3"))
     assert tuple(last.crop[16, 0]) == BLUE
     assert tuple(last.crop[16, 24]) == left_half
 

@@ -49,7 +49,9 @@ def canvas(width: int, height: int, flags: int = 0x12) -> bytes:
     return chunk(b"VP8X", struct.pack("<I", flags) + sides)
 
 
-def plain(color: Color | tuple[int, int, int, int], size: tuple[int, int] = (32, 32)) -> Image.Image:
+def plain(
+    color: Color | tuple[int, int, int, int], size: tuple[int, int] = (32, 32)
+) -> Image.Image:
     """A picture of one color."""
     return Image.new("RGBA" if len(color) == 4 else "RGB", size, color)
 

@@ -93,6 +93,39 @@ def check_animation(size: tuple[int, int], count: int, bounds: Bounds) -> None:
     check_total(max(_LEAST_PIXELS, size[0] * size[1]) * count, bounds)
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How many pixels of the bound on all frames what is in a file counts as: one is 3 ns.
+
+    pixel: of a frame. clear_pixel: of one that may be transparent. byte: of encoded data.
+    """
+
+    pixel: int
+    clear_pixel: int
+    byte: int
+
+
+@dataclass(slots=True)
+class Load:
+    """What the frames that have been found so far will cost."""
+
+    weights: Weights
+    bounds: Bounds
+    pixels: int = 0
+
+    def add(self, size: tuple[int, int], *, may_be_clear: bool) -> None:
+        """One more frame on a canvas of this size. Raises UndecodableImage if it is too much."""
+        check_frame(*size, self.bounds)
+        weight = self.weights.clear_pixel if may_be_clear else self.weights.pixel
+        self.pixels += max(_LEAST_PIXELS, size[0] * size[1] * weight)
+        check_total(self.pixels, self.bounds)
+
+    def add_bytes(self, count: int) -> None:
+        """So much more data of a frame. Raises UndecodableImage if it is too much."""
+        self.pixels += count * self.weights.byte
+        check_total(self.pixels, self.bounds)
+
+
 def frames_of_cels(
     size: tuple[int, int],
     cels: Sequence[Cel],

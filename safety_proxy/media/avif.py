@@ -28,6 +28,7 @@ _FULL: Final = 4  # version and flags of a full box
 _OUTER: Final = frozenset(b"ftyp meta moov mdat free skip uuid moof sidx styp mfra".split())
 _CODED: Final = frozenset({b"av01", b"grid", b"iovl", b"iden", b"tmap"})
 _ALPHA: Final = re.compile(rb"auxiliary:alpha\0|hevc:2015:auxid:1\0")
+_FOREIGN: Final = frozenset({b"hvc1", b"hev1", b"avc1", b"vvc1", b"evc1", b"j2k1", b"unci"})
 _COLORS: Final = re.compile(rb"colrnclx", re.DOTALL)
 _APERTURE: Final = re.compile(rb"\0\0\0\x28clap", re.DOTALL)
 
@@ -211,6 +212,8 @@ class _Avif:
 
     def rests(self) -> list[Rest]:
         """What else the file holds."""
+        if not _FOREIGN.isdisjoint(self.kinds.values()):
+            raise undecodable(Code.UNSUPPORTED_TYPE, "an AVIF with pictures of other codecs")
         further = list(self.further())
         if len(further) > _MOST_PICTURES:
             raise undecodable(Code.HIDDEN_PICTURE, f"an AVIF with {len(further)} further pictures")

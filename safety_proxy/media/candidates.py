@@ -90,13 +90,11 @@ class Candidates:
             yield from self._found(Window(self._inflated(rest.window.part(head.end()))))
 
     def _found(self, window: Window) -> Iterator[Window]:
-        starts = sorted({start for start in _starts(window) if start >= 0})
-        if len(starts) > _MOST_STARTS:
-            raise too_many()
-        for start in starts:
-            yield window.part(start)
-        yield from _from_base64(window)
-        yield from self._unzipped(window)
+        yield from _as_they_lie(window)
+        for text in _from_base64(window):
+            yield from _as_they_lie(Window(text))
+        for file in self._unzipped(window):
+            yield from _as_they_lie(Window(file))
 
     def _inflated(self, packed: Window) -> bytes:
         """What a chunk of a PNG holds; nothing if that is broken."""
@@ -107,7 +105,7 @@ class Candidates:
         self._spend(len(data))
         return data
 
-    def _unzipped(self, window: Window) -> Iterator[Window]:
+    def _unzipped(self, window: Window) -> Iterator[bytes]:
         """The files of an archive; what is encrypted is no picture to anybody."""
         start = window.search(_ZIP)
         if start is None:
@@ -122,7 +120,7 @@ class Candidates:
                 raise too_many()
             for entry in entries:
                 if entry.compress_type != zipfile.ZIP_STORED:
-                    yield Window(self._entry(archive, entry))
+                    yield self._entry(archive, entry)
 
     def _entry(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         data = b""
@@ -143,6 +141,14 @@ class Candidates:
             raise undecodable(Code.TOO_LARGE, message)
 
 
+def _as_they_lie(window: Window) -> Iterator[Window]:
+    starts = sorted({start for start in _starts(window) if start >= 0})
+    if len(starts) > _MOST_STARTS:
+        raise too_many()
+    for start in starts:
+        yield window.part(start)
+
+
 def _starts(window: Window) -> Iterator[int]:
     for pattern, offset in _SIGNATURES:
         at, count = 0, 0
@@ -151,7 +157,7 @@ def _starts(window: Window) -> Iterator[int]:
             at, count = found + 1, count + 1
 
 
-def _from_base64(window: Window) -> Iterator[Window]:
+def _from_base64(window: Window) -> Iterator[bytes]:
     at, count = 0, 0
     while (start := window.search(_BASE64, at)) is not None:
         count += 1
@@ -162,5 +168,5 @@ def _from_base64(window: Window) -> Iterator[Window]:
         text = _LINE_END.sub(b"", window[start : min(end, start + _MOST_BASE64_BYTES)])
         text = text.partition(b"=")[0]
         with suppress(binascii.Error):
-            yield Window(binascii.a2b_base64(text[: len(text) // 4 * 4]))
+            yield binascii.a2b_base64(text[: len(text) // 4 * 4])
         at = end

@@ -3,6 +3,10 @@
 Each image becomes a small GIF of its own for the decoder, so that what is done with them is done
 here, the way browsers do it: cleared is transparent, whatever the background color says; what
 reaches over the canvas is cut off, unless the first image is larger than it.
+
+A file that breaks off shows in a browser what of it is there: so one that is cut between two
+images is a shorter GIF, and of one that is cut within an image the part of it is judged. Whether
+to store it is for pict-rs to say.
 """
 
 import re
@@ -15,7 +19,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from safety_proxy.crops import CropSpec
-from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.animation import Cel, Dispose, Load, Weights, frames_of_cels
 from safety_proxy.media.bounds import Bounds, Code, Frame, undecodable
 from safety_proxy.media.rest import Rest
 from safety_proxy.media.window import Spliced, Window
@@ -27,6 +31,10 @@ _CONTROL: Final = 0xF9
 
 # 4 was written for 3 by early programs, and is read so.
 _DISPOSALS: Final = {2: Dispose.CLEAR, 3: Dispose.RESTORE, 4: Dispose.RESTORE}
+
+# Measured on two cores of a server, November 2026: 7 ns a pixel, 18 to 42 of one on a canvas with
+# holes, 19 ns a byte.
+_WEIGHTS: Final = Weights(pixel=3, clear_pixel=8, byte=6)
 
 # Data comes in blocks of up to 255 bytes: as many as 120 MB have.
 _MOST_BLOCKS: Final = 500_000
@@ -51,8 +59,12 @@ class _Gif:
     palette: bytes = b""
     cels: list[Cel] = field(default_factory=list)
     end: int | None = None
+    broken_at: int | None = None  # the block in which the file breaks off
     blocks: int = 0
-    data_bytes: int = 0
+    load: Load = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.load = Load(_WEIGHTS, self.bounds)
 
     def parse(self) -> None:
         """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
@@ -100,8 +112,21 @@ class _Gif:
         window, size = self.window, len(self.window)
         while at < size and (length := window.byte(at)):
             self._count()
+            if at + 1 + length > size:
+                self.broken_at = at
             at += 1 + length
         return at + 1
+
+    def _data(self, start: int, end: int) -> tuple[Window | bytes, ...]:
+        """The blocks of an image; of the one in which the file breaks off, what is there.
+
+        The decoder takes none that is not whole.
+        """
+        window, at = self.window, self.broken_at
+        if at is None:
+            return (window.part(start, end),)
+        left = len(window) - at - 1
+        return window.part(start, at), bytes((left,)), window.part(at + 1)
 
     def _image(self, at: int, control: _Control) -> int:
         """Takes in the image whose descriptor is at `at`; where it ends."""
@@ -115,7 +140,7 @@ class _Gif:
             if not self.cels:  # the canvas is at least as large as the first image
                 self.size = (max(self.size[0], left + width), max(self.size[1], top + height))
             single = _Single(
-                self.window.part(data, end),
+                self._data(data, end),
                 (width, height),
                 palette or self.palette,
                 interlaced=bool(flags & 0x40),
@@ -125,7 +150,9 @@ class _Gif:
                 (left, top), (width, height), control.seconds, True, control.dispose, single.decode
             )
             self.cels.append(cel)
-            check_animation(self.size, len(self.cels), self.bounds)
+            holes = control.transparent is not None or control.dispose is Dispose.CLEAR
+            self.load.add(self.size, may_be_clear=holes)
+            self.load.add_bytes(end - data)
         return end
 
 
@@ -133,7 +160,7 @@ class _Gif:
 class _Single:
     """One image of a GIF, with all that its decoder needs."""
 
-    data: Window
+    data: tuple[Window | bytes, ...]
     size: tuple[int, int]
     palette: bytes
     interlaced: bool
@@ -155,7 +182,7 @@ class _Single:
         if self.transparent is not None:
             yield bytes((_EXTENSION, _CONTROL, 4, 1, 0, 0, self.transparent, 0))
         yield struct.pack("<B4HB", _IMAGE, 0, 0, *self.size, 0x40 if self.interlaced else 0)
-        yield self.data
+        yield from self.data
         yield b"\0;"
 
 

@@ -23,6 +23,7 @@ from safety_proxy.media.window import Spliced, Window
 # Each scan goes over the whole picture again, and a few KB can hold a thousand of them. Usual are a
 # dozen at most; TurboJPEG has the same bound, which its fuzz targets set to 50 to 500. All scans of
 # 10^9 pixels together take 1.2 to 1.7 s.
+_USUAL_SCANS: Final = 12
 _MOST_SCANS: Final = 100
 _MOST_SCANNED_PIXELS: Final = 1_000_000_000
 
@@ -32,6 +33,7 @@ _MOST_SEGMENTS: Final = 20_000
 
 _END: Final = 0xD9
 _SCAN: Final = 0xDA
+_END_MARK: Final = b"\xff\xd9"
 _EXIF: Final = b"Exif\0\0"
 _PROFILE: Final = b"ICC_PROFILE\0"
 _SEVERAL: Final = b"MPF\0"
@@ -65,7 +67,10 @@ _SPARE: Final = 3
 
 @dataclass(slots=True)
 class _Jpeg:
-    """A JPEG on its way through the parser; `end`: where it is over, if it says so."""
+    """A JPEG on its way through the parser.
+
+    end: where it is over, if it says so. broken: where a segment begins that is not all there.
+    """
 
     window: Window
     kept: list[Window] = field(default_factory=list)
@@ -78,6 +83,7 @@ class _Jpeg:
     scans: int = 0
     data: int = 0  # where the first scan begins
     end: int | None = None
+    broken: int | None = None
 
     def parse(self) -> None:
         """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
@@ -99,7 +105,9 @@ class _Jpeg:
                 self.metadata.append(Rest(where, body))
                 if marker == _COLORS and body[0:5] == _ADOBE:
                     self.has_adobe = True
-        self.kept.append(window.part(copied, self.end))
+        self.kept.append(window.part(copied, self.end or self.broken))
+        if self.end is None:  # or else a decoder waits for more, and shows nothing of several scans
+            self.kept.append(Window(_END_MARK))
 
     def _segments(self) -> Iterator[tuple[int, int, int]]:
         """Marker, start and end of each, in all scans, up to the end mark."""
@@ -112,10 +120,14 @@ class _Jpeg:
             if marker in _ALONE or marker == _END:
                 at = found + 2
             elif found + 4 > len(window):
+                self.broken = found
                 return
             else:
                 at = found + 2 + max(2, window.number(found + 2, 2))
-            yield marker, found, min(at, len(window))
+            if at > len(window):
+                self.broken = found
+                return
+            yield marker, found, at
             if marker == _END:
                 return
         raise undecodable(Code.TOO_LARGE, f"a JPEG of over {_MOST_SEGMENTS} segments")
@@ -137,7 +149,10 @@ class _Jpeg:
     def check(self, size: tuple[int, int], bounds: Bounds) -> None:
         """Raises UndecodableImage for a picture that is too large, or comes in too many scans."""
         check_frame(*size, bounds)
-        if self.scans > _MOST_SCANS or self.scans * size[0] * size[1] > _MOST_SCANNED_PIXELS:
+        scanned = self.scans * size[0] * size[1]
+        if self.scans > _MOST_SCANS or (
+            self.scans > _USUAL_SCANS and scanned > _MOST_SCANNED_PIXELS
+        ):
             message = f"a JPEG of {size[0]} x {size[1]} pixels in {self.scans} scans"
             raise undecodable(Code.TOO_LARGE, message)
 

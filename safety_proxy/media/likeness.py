@@ -41,8 +41,10 @@ def thumb_of(image: Image.Image) -> Thumb:
 
 
 def full_thumb_of(image: Image.Image) -> Thumb:
-    """(32, 32, 7) int16 of 0 to 255, for a mode of any kind: `thumb_of` with its alpha, and the
-    colors once more as they are without transparency, where they count even if nobody sees them.
+    """(32, 32, 7) int16 of 0 to 255, for every mode.
+
+    What `thumb_of` gives, with alpha; and the colors once more as they are without transparency,
+    where they count even if nobody sees them.
     """
     if not image.has_transparency_data:
         colors = thumb_of(image if image.mode == "RGB" else image.convert("RGB"))
@@ -76,8 +78,9 @@ def shows_more(thumb: Thumb, others: NDArray[np.int16]) -> float:
 
 
 def has_hidden_colors(thumb: Thumb) -> bool:
-    """Whether, by its `full_thumb_of`, a picture has colors that are seen neither over white nor
-    over black.
+    """Whether a picture has colors that are seen neither over white nor over black.
+
+    thumb: its `full_thumb_of`.
     """
     over_black, alpha, colors = thumb[..., :3], thumb[..., 3:4], thumb[..., 4:]
     return shows_more(colors, np.stack([over_black, over_black + 255 - alpha])) > ALIKE
@@ -105,4 +108,5 @@ def _by_cell(differences: NDArray[np.int16]) -> NDArray[np.float32]:
     cells, row = _SIDE // _CELL, _SIDE * channels
     columns = differences.reshape(count, cells, _CELL, row).sum(axis=2, dtype=np.int16)
     by_cell = columns.reshape(count, cells, cells, _CELL * channels).sum(axis=3, dtype=np.int16)
-    return by_cell.astype(np.float32) / np.float32(_CELL * _CELL * channels)
+    means: NDArray[np.float32] = by_cell.astype(np.float32) / (_CELL * _CELL * channels)
+    return means

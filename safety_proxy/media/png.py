@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from safety_proxy.crops import CropSpec
 from safety_proxy.errors import UndecodableImage
-from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.animation import Cel, Dispose, Load, Weights, frames_of_cels
 from safety_proxy.media.bounds import Bounds, Code, Frame, check_frame, joined, undecodable
 from safety_proxy.media.color import MOST_PROFILE_BYTES, ColorNotes
 from safety_proxy.media.exif import orientation_of
@@ -33,6 +33,11 @@ _MOST_CHUNK_BYTES: Final = 64 * 1024
 _MOST_CHUNKS: Final = 300_000
 _HEADER_BYTES: Final = 13
 _CONTROL: Final = ">5I2H2B"
+
+# Measured on two cores of a server, November 2026: 11 ns a pixel, 24 to 28 with transparency, 12 ns
+# a byte.
+_WEIGHTS: Final = Weights(pixel=4, clear_pixel=8, byte=5)
+_WITH_ALPHA: Final = frozenset({4, 6})  # color types
 
 _DISPOSALS: Final = {1: Dispose.CLEAR, 2: Dispose.RESTORE}
 
@@ -73,6 +78,10 @@ class _Png:
     notes: dict[bytes, bytes] = field(default_factory=dict)
     metadata: list[Rest] = field(default_factory=list)
     end: int | None = None
+    load: Load = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.load = Load(_WEIGHTS, self.bounds)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -89,9 +98,12 @@ class _Png:
                     (self.frames[-1].data if self.frames else self.default).append(body)
                 case b"fdAT" if self.frames:
                     self.frames[-1].data.append(body.part(4))
+                    self.load.add_bytes(len(body))
                 case b"fcTL" if len(body) == struct.calcsize(_CONTROL):
-                    self.frames.append(_Control.parse(body.bytes()))
-                    check_animation(self.size, len(self.frames), self.bounds)
+                    control = _Control.parse(body.bytes())
+                    self.frames.append(control)
+                    holes = self.header[9] in _WITH_ALPHA or control.dispose is Dispose.CLEAR
+                    self.load.add(self.size, may_be_clear=holes)
                 case b"PLTE":
                     self.kept.append(_chunk(kind, body[0:768]))
                 case b"IEND":

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from safety_proxy.media.likeness import EQUAL, Thumb, distances
 
@@ -51,7 +50,7 @@ class Selection(Generic[T]):
         self._apart = _DIFFERENT
         self._due = -math.inf
         self._kept: list[_Kept[T]] = []
-        self._thumbs: NDArray[np.int16] | None = None  # of those kept, until that changes
+        self._thumbs: Thumb | None = None  # of all that are kept, stacked, until that changes
         self._last: Callable[[], T] | None = None
 
     def offer(self, seconds: float, thumb: Thumb, take: Callable[[], T]) -> None:

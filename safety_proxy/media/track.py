@@ -1,6 +1,6 @@
 """One video track: its packets -> the pictures decoded of it, in the order in which they are shown.
 
-Where all of a track is decoded, every frame comes. Else the key frames come, and where the next is
+Where all of a track is decoded, every frame comes. Else key frames come, and where the next is
 too far to stand for what follows on one of them, so many of those that no stretch goes unseen: all
 on which others rest, since they have to be decoded anyway, and of the rest, half of the frames in
 many films, one in every half gap. Which one, and in which stretches between near key frames all
@@ -24,6 +24,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from safety_proxy.media import units
 from safety_proxy.media.bounds import Bounds, Code, undecodable
 
 Spend = Callable[[int], None]
@@ -44,9 +45,6 @@ _SPOT_SHARE: Final = 0.05
 # A gap has two cells at least, each with a frame that is decoded.
 _CELLS: Final = 2
 _LEAST_CELL_SECONDS: Final = 0.001
-
-# Decoders that can be told with each packet to leave it out if no other frame rests on it.
-_CAN_LEAVE_OUT: Final = frozenset({"h264", "hevc"})
 
 # Of a track's packets. Players go on after a damaged one, and so do we, but not on next to nothing.
 _MOST_DAMAGED: Final = 0.1
@@ -108,14 +106,16 @@ class Track:
 
     @property
     def cost(self) -> int:
-        """Pixels that decoding what is planned takes, by the headers.
+        """Pixels that decoding what is planned takes, by the headers."""
+        followers = (n for it in self._groups if it.whole for n in range(it.start, it.end))
+        decoded = sum(n in self._needed or not self._is_left_out(n) for n in followers)
+        return self._cost_of(decoded + sum(not it.whole for it in self._groups))
 
-        Of what may be left out, half: which frames others rest on, only the decoder knows.
-        """
-        followers = [n for it in self._groups if it.whole for n in range(it.start, it.end)]
-        needed = sum(number in self._needed for number in followers)
-        keys = sum(not it.whole for it in self._groups)
-        return self._cost_of(keys + needed + (len(followers) - needed + 1) // 2)
+    def _is_left_out(self, number: int) -> bool:
+        """Whether the decoder will find that no other frame rests on the one in this packet."""
+        context = self.stream.codec_context
+        packet = memoryview(self.packets[number])
+        return not units.others_rest_on(packet, context.name, context.extradata or b"")
 
     def _cost_of(self, count: int) -> int:
         context = self.stream.codec_context
@@ -141,9 +141,10 @@ class Track:
             whole = far or not self.packets[start].is_keyframe
             self._groups.append(_Group(start, end, whole=whole))
         self._needed = set(range(len(self.packets)))
-        if self.stream.codec_context.name in _CAN_LEAVE_OUT:
+        if self.stream.codec_context.name in units.LAYERED:
             self._needed = _one_in_each_cell(seconds, gap_seconds, gap_frames, chance)
         self._look_between(bounds, chance)
+        self._thin_out(seconds, gap_seconds, gap_frames, chance)
 
     def _look_between(self, bounds: Bounds, chance: random.Random) -> None:
         """Has all frames decoded between some of the near key frames."""
@@ -155,6 +156,27 @@ class Track:
                 return
             group.whole = True
             self._needed.update(range(group.start, group.end))
+
+    def _thin_out(
+        self, seconds: Sequence[float], gap_seconds: float, gap_frames: float, chance: random.Random
+    ) -> None:
+        """Leaves out key frames that are nearer to each other than they need be."""
+        kept: list[_Group] = []
+        last: int | None = None  # the number of the key frame that stands for what follows
+        for group, following in pairwise([*self._groups, None]):
+            assert group is not None
+            most = chance.uniform(0.5, 1)
+            if (
+                following is not None
+                and last is not None
+                and not group.whole
+                and 0 <= seconds[following.start] - seconds[last] <= most * gap_seconds
+                and following.start - last <= most * gap_frames
+            ):
+                continue
+            kept.append(group)
+            last = None if group.whole else group.start
+        self._groups = kept
 
     def decoded(self, bounds: Bounds, spend: Spend, *, threads: int) -> Iterator[Decoded]:
         """What is decoded, as planned.

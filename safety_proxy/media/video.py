@@ -5,8 +5,8 @@ handful of decoders, no file but the one in memory. Every video track is read, a
 and what an edit list leaves out. Which of the decoded frames are judged is `Selection`'s choice.
 
 A video that is small enough is decoded whole, so that a picture shown for one frame is found. Of a
-larger one the key frames are decoded, and all frames between two of them that are further apart
-than `Bounds.gap_seconds`. One that costs more than `Bounds.total_pixels` even so is refused.
+larger one so much is decoded that no stretch longer than `Bounds.gap_seconds` goes unseen: see
+`track`. One that costs more than `Bounds.total_pixels` even so is refused.
 """
 
 import mmap

@@ -9,13 +9,17 @@ from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 
 from safety_proxy.crops import CropSpec
-from safety_proxy.media.animation import Cel, Dispose, check_animation, frames_of_cels
+from safety_proxy.media.animation import Cel, Dispose, Load, Weights, frames_of_cels
 from safety_proxy.media.bounds import Bounds, Code, Frame, check_frame, joined, undecodable
 from safety_proxy.media.color import MOST_PROFILE_BYTES, ColorNotes
 from safety_proxy.media.exif import orientation_of
 from safety_proxy.media.rest import Rest
 from safety_proxy.media.stills import Picture, frames_of
 from safety_proxy.media.window import Spliced, Window
+
+# Measured on two cores of a server, November 2026: 5 ns a pixel, 11 to 15 with transparency, 75 ns
+# a byte of a lossy picture.
+_WEIGHTS: Final = Weights(pixel=2, clear_pixel=5, byte=25)
 
 _MOST_CHUNKS: Final = 100_000
 _MOST_EXIF_BYTES: Final = 256 * 1024
@@ -32,11 +36,16 @@ class _Webp:
     bounds: Bounds
     size: tuple[int, int] | None = None
     cels: list[Cel] = field(default_factory=list)
+    has_alpha: bool = False
     has_still: bool = False
     icc: bytes | None = None
     exif: bytes = b""
     metadata: list[Rest] = field(default_factory=list)
     end: int = 0
+    load: Load = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.load = Load(_WEIGHTS, self.bounds)
 
     def parse(self) -> None:
         """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
@@ -45,13 +54,17 @@ class _Webp:
         for kind, body in _chunks(self.window.part(12, self.end)):
             match kind:
                 case b"VP8X" if self.size is None:
+                    self.has_alpha = bool(_number(body[0:1]) & _ALPHA_FLAG)
                     self.size = (_number(body[4:7]) + 1, _number(body[7:10]) + 1)
                 case b"VP8 " | b"VP8L":
                     self.has_still = True
                     self.size = self.size or _size(kind, body)
                 case b"ANMF" if len(body) > _FRAME_BYTES and self.size is not None:
-                    self.cels.append(_cel(body))
-                    check_animation(self.size, len(self.cels), self.bounds)
+                    cel = _cel(body)
+                    self.cels.append(cel)
+                    holes = self.has_alpha or cel.dispose is Dispose.CLEAR
+                    self.load.add(self.size, may_be_clear=holes)
+                    self.load.add_bytes(len(body))
                 case b"ICCP" if len(body) <= MOST_PROFILE_BYTES:
                     self.icc = self.icc or body.bytes()
                 case b"ALPH" | b"ANIM":

@@ -9,7 +9,7 @@ another color there, nothing may be.
 import sys
 from pathlib import Path
 
-from tests.media.samples import animations, hidden, items, stills, videos
+from tests.media.samples import animations, beneath, hidden, items, stills, videos
 from tests.media.samples.tools import HARMLESS, Make, MissingTool
 from tests.pictures import PURPLE
 
@@ -20,6 +20,7 @@ PAIRS: dict[str, Make] = {
     **hidden.PAIRS,
     **items.PAIRS,
     **animations.PAIRS,
+    **beneath.PAIRS,
     **videos.PAIRS,
 }
 

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from safety_proxy.errors import UndecodableImage
-from safety_proxy.media.avif import read_avif
+from safety_proxy.media.avif import _Avif, read_avif
 from safety_proxy.media.bounds import Bounds
 from safety_proxy.media.hidden import hidden_frames
 from safety_proxy.media.rest import Rest
@@ -65,6 +65,18 @@ def test_still_with_frames_behind_it() -> None:
     assert further(bytes(body))
 
 
+def test_header_without_items_or_with_odd_tracks() -> None:
+    """Has no further pictures: what is no picture track is none."""
+    sound = box(b"trak", box(b"mdia", full(b"hdlr", numbers(0), b"soun", bytes(13))))
+    body = box(b"ftyp", b"avis", numbers(0)) + box(
+        b"moov", sound, box(b"trak"), box(b"trak", box(b"mdia"))
+    )
+    avif = _Avif(Window(body))
+    avif.parse()
+    assert not avif.tracks
+    assert not list(avif.further())
+
+
 @pytest.mark.parametrize("name", items.PAIRS)
 def test_second_item_is_looked_at(name: str) -> None:
     """Whatever it says of itself."""
@@ -102,6 +114,12 @@ def test_many_further_pictures_are_refused() -> None:
     """More than can be looked at."""
     assert code_of(items.avif_of(*[items.small()] * 10)) == "hidden-picture"
     assert rests_of(items.avif_of(*[items.small()] * 9))
+
+
+def test_pictures_of_other_codecs_are_refused() -> None:
+    """Somebody can see them, and this build cannot; it can do without metadata."""
+    assert code_of(items.avif_of(items.small(), ghosts=[b"hvc1"])) == "unsupported-type"
+    assert rests_of(items.avif_of(items.small(), ghosts=[b"Exif"]))
 
 
 def test_data_after_the_end_is_a_tail() -> None:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
+from safety_proxy.crops import CropSpec
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.hidden import hidden_frames
@@ -15,7 +16,7 @@ from safety_proxy.media.stills import crops_of
 from safety_proxy.media.window import Window
 from tests.media.looks import SPEC, hits, places
 from tests.media.samples.animations import animated
-from tests.media.samples.boxes import film
+from tests.media.samples.boxes import box, film
 from tests.media.samples.tools import scene, scenes
 from tests.pictures import PURPLE, encoded
 
@@ -60,6 +61,24 @@ def test_thumbnail_of_what_is_shown_is_not_judged_again() -> None:
         assert found(Rest("EXIF thumbnail", Window(body)), bounds=REFUSING) == []
 
 
+def textured() -> Image.Image:
+    """Of fine detail."""
+    noise = np.random.default_rng(3).integers(0, 256, (24, 24, 3), np.uint8)
+    return Image.fromarray(noise).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 96, 96), (40, 40, 80, 80)])
+def test_thumbnail_of_what_is_blurred_is_judged(box: tuple[int, int, int, int]) -> None:
+    """All of it or a part, as old thumbnails show what a picture was blurred for."""
+    spec = CropSpec(96, 96)
+    sharp = textured()
+    blurred = sharp.copy()
+    blurred.paste(sharp.filter(ImageFilter.GaussianBlur(4)).crop(box), box)
+    rest = Rest("EXIF thumbnail", Window(encoded(sharp.resize((80, 80)), "JPEG")))
+    assert hidden_frames([rest], crops_of(blurred, spec, ""), spec, BOUNDS)
+    assert not hidden_frames([rest], crops_of(sharp, spec, ""), spec, BOUNDS)
+
+
 def test_same_picture_twice_is_judged_once() -> None:
     """Wherever it is."""
     assert len(found(tail(PICTURE), Rest("metadata", Window(PICTURE)))) == 2
@@ -99,6 +118,14 @@ def test_picture_over_the_bound_is_refused() -> None:
     """It would be seen by somebody, and cannot be looked at."""
     small = dataclasses.replace(BOUNDS, frame_pixels=1000)
     assert refused(tail(PICTURE), bounds=small) == "too-large"
+
+
+def test_picture_that_this_build_cannot_read_is_refused() -> None:
+    """Others can: HEIC, and what a reader says that it is."""
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)
+    moving = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"jxlc", b"\xff\x0aG\x04\x01" + bytes(60))
+    assert refused(tail(heic)) == "unsupported-type"
+    assert refused(tail(moving)) == "unsupported-type"
 
 
 def test_too_many_pictures_are_refused() -> None:

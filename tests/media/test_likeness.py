@@ -11,13 +11,15 @@ from safety_proxy.media.likeness import (
     EQUAL,
     distance,
     distances,
+    full_thumb_of,
+    has_hidden_colors,
     shows_more,
     thumb_of,
     thumb_of_crop,
     turned_distance,
 )
 from tests.media.test_regions import scene
-from tests.pictures import BLUE, GREEN, RED, encoded
+from tests.pictures import BLUE, GREEN, PURPLE, RED, encoded
 
 WHITE = Image.new("RGB", (320, 240), "white")
 
@@ -84,6 +86,41 @@ def test_shows_more_than_all_others_together() -> None:
     seen = np.stack([thumb_of(left), thumb_of(right)])
     assert shows_more(thumb_of(both), seen) == 0
     assert shows_more(thumb_of(both), seen[:1]) == 255
+
+
+def test_color_is_neither_white_nor_black() -> None:
+    """Though each of its channels is that of one of them."""
+    white, black = (thumb_of(Image.new("RGB", (9, 9), level)) for level in ("white", "black"))
+    purple = thumb_of(Image.new("RGB", (9, 9), PURPLE))
+    assert shows_more(purple, np.stack([white, black])) > ALIKE
+    lines = np.where(np.arange(32)[:, None, None] % 2, white, black)
+    assert shows_more(lines, np.stack([white, black])) > ALIKE
+
+
+@pytest.mark.parametrize(
+    ("color", "alpha", "hidden"),
+    [(PURPLE, 0, True), (PURPLE, 255, False), ((255, 255, 255), 0, False), ((0, 0, 0), 0, False)],
+)
+def test_hidden_color_is_told_from_one_that_is_seen(
+    color: tuple[int, int, int],
+    alpha: int,
+    hidden: bool,  # noqa: FBT001 -- a parameter
+) -> None:
+    """White and black beneath are as what a page has."""
+    assert has_hidden_colors(full_thumb_of(Image.new("RGBA", (99, 99), (*color, alpha)))) == hidden
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA", "CMYK"])
+def test_full_thumb_is_of_one_shape(mode: str) -> None:
+    """Whatever the mode, so that frames of several can be compared."""
+    assert full_thumb_of(Image.new(mode, (70, 300))).shape == (32, 32, 7)
+
+
+def test_full_thumbs_of_what_differs_beneath_differ() -> None:
+    """Where a browser shows nothing in either."""
+    one, other = (Image.new("RGBA", (40, 40), (*color, 0)) for color in (RED, BLUE))
+    assert distance(thumb_of(one), thumb_of(other)) == 0
+    assert distance(full_thumb_of(one), full_thumb_of(other)) > ALIKE
 
 
 def test_crop_is_compared_like_a_picture() -> None:

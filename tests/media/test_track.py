@@ -48,13 +48,30 @@ def test_every_frame_comes_in_order(threads: int, b_frames: str) -> None:
 
 
 def test_key_frames_stand_for_what_is_near() -> None:
-    """Half a second in this film, where a second is the bound."""
+    """Half a second in this film, where little more is the bound."""
     with opened(film(scenes(40), g="5", sc_threshold="0")) as track:
         every = track.cost_of_all
-        track.plan(NO_LOOKS)
+        track.plan(replace(NO_LOOKS, gap_seconds=0.6))
         assert track.cost == every // 5
         times = [picture.seconds for picture in decoded(track)]
     assert times == pytest.approx([number / 2 for number in range(8)])
+
+
+@pytest.mark.parametrize("gap_seconds", [0.5, 1.0, 2.5])
+def test_key_frames_beside_each_other_are_not_all_decoded(gap_seconds: float) -> None:
+    """In a film of nothing but key frames."""
+    body = film(scenes(100), g="1")
+    chosen = set()
+    for salt in ("a", "b", "c"):
+        with opened(body) as track:
+            track.plan(replace(NO_LOOKS, gap_seconds=gap_seconds, salt=salt))
+            times = [picture.seconds or 0 for picture in decoded(track)]
+        assert len(times) < 60
+        assert times[0] == 0
+        assert times[-1] == pytest.approx(9.9)
+        assert max(after - before for before, after in pairwise(times)) <= gap_seconds + 1e-9
+        chosen.add(tuple(times))
+    assert len(chosen) > 1
 
 
 def test_some_stretches_between_near_key_frames_are_decoded_whole() -> None:
@@ -68,7 +85,8 @@ def test_some_stretches_between_near_key_frames_are_decoded_whole() -> None:
             numbers = [round(10 * (picture.seconds or 0)) for picture in decoded(track)]
         between = [number for number in numbers if number % 5]
         assert len(between) == 3 * 4
-        assert {number for number in numbers if not number % 5} == set(range(0, 100, 5))
+        keys = [number for number in numbers if not number % 5]
+        assert max(after - before for before, after in pairwise([*keys, 100])) <= 10
         looks.add(tuple(between))
     assert len(looks) > 1
 
@@ -79,8 +97,8 @@ def test_frames_on_which_no_other_rests_are_left_out(codec: str, threads: int) -
     """Half of them, so that a film with far key frames costs little more than half."""
     with opened(film(scenes(200), codec, g="9999", sc_threshold="0", bf="3")) as track:
         track.plan(NO_LOOKS)
-        assert track.cost < 0.7 * track.cost_of_all
         times = [picture.seconds or 0 for picture in decoded(track, threads=threads)]
+        assert track.cost * 200 == track.cost_of_all * len(times)
     assert 50 < len(times) < 150
     assert times == sorted(times)
     assert max(after - before for before, after in pairwise(times)) < 1

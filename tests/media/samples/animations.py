@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import product
 
 from PIL import Image
 
-from tests.media.samples.tools import SIZE, Make, made_by, scene, scenes
+from tests.media.samples.tools import HARMLESS, SIZE, Make, made_by, scene, scenes
 from tests.pictures import Color, encoded
 
 _LOSSLESS: dict[str, dict[str, object]] = {"WEBP": {"lossless": True}, "AVIF": {"speed": 10}}
@@ -52,6 +53,35 @@ def pieced(color: Color) -> bytes:
     return animated(images, "GIF", disposal=1, optimize=False)
 
 
+def cleared_at_last(color: Color, kind: str) -> bytes:
+    """In all frames, which look the same, each taken off the canvas once it was shown."""
+    images = [scene(color).convert("RGBA") for _ in range(3)]
+    for number, image in enumerate(images):
+        image.putpixel((number, 0), (0, 0, 0, 0))
+    return with_disposal(images, kind, "clear")
+
+
+def shown_at_last(color: Color, kind: str, leaves: str) -> bytes:
+    """In the last frame alone, which is taken off the canvas again: cleared, or as it was."""
+    images = [scene(HARMLESS).convert("RGBA"), scene(color).convert("RGBA")]
+    for image in images:
+        image.putpixel((0, 0), (0, 0, 0, 0))
+    return with_disposal(images, kind, leaves)
+
+
+def with_disposal(images: Sequence[Image.Image], kind: str, leaves: str) -> bytes:
+    """An animation whose frames leave this: `clear` or `restore`."""
+    if kind == "WEBP":
+        body = bytearray(animated(images, kind, minimize_size=False))
+        at = body.find(b"ANMF")
+        while at >= 0:
+            body[at + 8 + 15] |= 1  # cleared; there is no other
+            at = body.find(b"ANMF", at + 4)
+        return bytes(body)
+    number = {"GIF": {"clear": 2, "restore": 3}, "PNG": {"clear": 1, "restore": 2}}[kind][leaves]
+    return animated(images, kind, disposal=number)
+
+
 def jxl_of(color: Color, hits: Iterable[int]) -> bytes:
     """Of JPEG XL, made of an APNG."""
     body = animated(scenes(12, hits, color), "PNG")
@@ -77,6 +107,15 @@ PAIRS: dict[str, Make] = {
     **{f"gradually.{end}": partial(gradually, kind=kind) for end, kind in _KINDS.items()},
     **{f"disposal-{n}.gif": partial(disposed, disposal=n) for n in (1, 2, 3)},
     "in-pieces.gif": pieced,
+    **{
+        f"cleared-at-last.{end}": partial(cleared_at_last, kind=_KINDS[end])
+        for end in ("gif", "apng", "webp")
+    },
+    **{
+        f"{leaves}-after-last.{end}": partial(shown_at_last, kind=_KINDS[end], leaves=leaves)
+        for end, leaves in product(("gif", "apng"), ("clear", "restore"))
+    },
+    "clear-after-last.webp": partial(shown_at_last, kind="WEBP", leaves="clear"),
     "frame-7-of-12.jxl": partial(jxl_of, hits={6}),
     "last-of-12.jxl": partial(jxl_of, hits={11}),
 }

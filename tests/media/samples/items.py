@@ -3,8 +3,9 @@
 import struct
 from collections.abc import Sequence
 
+from tests.media.samples.animations import animated
 from tests.media.samples.boxes import box, content, full, numbers
-from tests.media.samples.tools import Make, scene
+from tests.media.samples.tools import Make, scene, scenes
 from tests.pictures import Color, encoded
 
 # From one item to others: kind, number of the one, numbers of the others.
@@ -124,7 +125,26 @@ def as_tile_of_nothing(color: Color) -> bytes:
     return avif_of(small(), small(color), references=[(b"dimg", 3, [2])], ghosts=[b"grid"])
 
 
+def of_two_tracks(first: bytes, second: bytes) -> bytes:
+    """One sequence with the frames of another as a second track, behind its own."""
+    body = first.replace(b"moov", b"free", 1)
+    start = len(body) - (second.index(b"mdat") - 4)  # by how much the other's data moves
+    track = box(b"trak", content(second, (b"moov", b"trak")))
+    at = track.index(b"stco") + 12
+    places = struct.unpack(">I", track[at : at + 4])
+    track = track[:at] + numbers(*(place + start for place in places)) + track[at + 4 :]
+    header = box(b"moov", content(first, (b"moov",)), track)
+    return body + second[second.index(b"mdat") - 4 :] + header
+
+
+def as_second_track(color: Color) -> bytes:
+    """In a sequence that is not shown."""
+    clean, other = (animated(scenes(4, {2}, one), "AVIF") for one in (None, color))
+    return of_two_tracks(clean, other)
+
+
 PAIRS: dict[str, Make] = {
+    "second-track.avif": as_second_track,
     "second-item.avif": without_reference,
     "thumbnail.avif": with_thumbnail,
     "depth.avif": as_depth,

@@ -30,9 +30,9 @@ from safety_proxy.scanner import Model, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
 from safety_proxy.store.database import Database
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.evidence import EvidenceStore
 from safety_proxy.store.hashlist import TEST_PICTURE, HashLists
-from safety_proxy.store.listfiles import Kind
 from safety_proxy.store.proxied import ProxiedTable
 from safety_proxy.store.recall import Recall
 from safety_proxy.store.shared import ListSource

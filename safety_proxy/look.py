@@ -34,7 +34,7 @@ class Look:
             model,
             as_stored(embeddings),
             tuple(frame.where for frame in self.frames),
-            tuple(dict.fromkeys(frame.pdq for frame in self.frames if frame.pdq is not None)),
+            tuple(dict.fromkeys(pdq for frame in self.frames for pdq in frame.pdq)),
         )
 
 
@@ -49,6 +49,7 @@ class Viewer:
             frames=limits.max_frames,
             gap_seconds=limits.max_gap_seconds,
             hidden=settings.scan.hidden,
+            turned=settings.lists.turned,
         )
         self._decoders = decoders
         self._metrics = metrics

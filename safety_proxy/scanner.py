@@ -236,7 +236,7 @@ class Scanner:
                 await self._follow(media, model, deadline)
             return _listed(media.sha256, model, listed), False
         # What decides is part of the key: a policy or a list that changes counts at once.
-        decides = f"{model.judge.version} {self._lists.version}"
+        decides = f"{model.judge.version} {self._lists.generation}"
         key = CacheKey(media.sha256, model.fingerprint, decides)
         known = self._cache.get(key)
         if known is not None:

@@ -90,7 +90,7 @@ class LimitsSettings(_Section):
         description="Largest width x height that is decoded; pict-rs itself takes 40 million",
     )
     max_total_pixels: int = Field(
-        2_000_000_000,
+        1_500_000_000,
         ge=1,
         description="Most pixels of all frames together that are decoded of an animation or video",
     )
@@ -261,10 +261,14 @@ class ListsSettings(_Section):
         [], description="Block lists, each with `name`, `file` and, where needed, `kind`"
     )
     max_distance: int = Field(
-        31, ge=0, le=64, description="Most bits of 256 by which a PDQ hash may differ"
+        31, ge=0, le=31, description="Most bits of 256 by which a PDQ hash may differ"
     )
     min_quality: int = Field(
         50, ge=0, le=100, description="PDQ hashes of a lower quality match nothing"
+    )
+    turned: bool = Field(
+        False,
+        description="Match turned and mirrored copies by PDQ too, for some 60 ms more a picture",
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from PIL import Image
+
 from safety_proxy.crops import UInt8Array
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.evidence import Pdq
@@ -22,6 +24,7 @@ class Bounds:
     seconds: longest video whose whole length is sampled.
     gap_seconds: no shown stretch longer than this goes unseen, where `frames` allows.
     hidden: what becomes of pictures and data that no browser shows, see media/hidden.py.
+    turned: hash turned and mirrored copies too, see media/pdq.py.
     salt: where frames are left out, nobody who does not know it can tell which; the same salt
         gives the same frames. A new one with each start of the program.
     """
@@ -32,6 +35,7 @@ class Bounds:
     seconds: float = 300.0
     gap_seconds: float = 1.0
     hidden: Literal["scan", "refuse"] = "scan"
+    turned: bool = False
     salt: str = _SALT
 
 
@@ -42,12 +46,14 @@ class Frame:
     crop: (height, width, 3) uint8 RGB, of the size that the CropSpec has.
     where: for people: "" for a still as the model's own preprocessing has it, else such as
         "whole picture", "frame 7 at 0.70 s, lower part", "EXIF thumbnail", "after the end".
-    pdq: of the whole picture that this is the first crop of.
+    whole: the picture that this is the first crop of, small, as long as it is to be hashed.
+    pdq: its hashes: one, or those of its turned copies too.
     """
 
     crop: UInt8Array
     where: str
-    pdq: Pdq | None = None
+    whole: Image.Image | None = None
+    pdq: tuple[Pdq, ...] = ()
 
 
 class Code(StrEnum):

@@ -16,6 +16,7 @@ from safety_proxy.crops import CropSpec
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds, Code, Frame, undecodable
 from safety_proxy.media.hidden import hidden_frames
+from safety_proxy.media.pdq import pdq_of, turned_pdqs
 from safety_proxy.media.readers import prepare_decoders, read_any
 from safety_proxy.media.stills import crops_of
 from safety_proxy.media.window import Window
@@ -34,7 +35,8 @@ def read_frames(data: mmap.mmap | bytes, spec: CropSpec, bounds: Bounds) -> list
     window = Window(data)
     try:
         frames, rests = read_any(window, spec, bounds)
-        return frames + hidden_frames(rests, frames, spec, bounds)
+        hidden = hidden_frames(rests, frames, spec, bounds)
+        return [_hashed(frame, bounds) for frame in [*frames, *hidden]]
     except UndecodableImage:
         raise
     except MemoryError as error:
@@ -43,3 +45,11 @@ def read_frames(data: mmap.mmap | bytes, spec: CropSpec, bounds: Bounds) -> list
         # Decoders fail on hostile bytes with whatever exception the broken invariant gives.
         message = f"decoder failed: {type(error).__name__}: {error}"
         raise undecodable(Code.DAMAGED, message) from error
+
+
+def _hashed(frame: Frame, bounds: Bounds) -> Frame:
+    """With the hashes of the whole picture in its place."""
+    if frame.whole is None:
+        return frame
+    pdq = turned_pdqs(frame.whole) if bounds.turned else (pdq_of(frame.whole),)
+    return Frame(frame.crop, frame.where, pdq=pdq)

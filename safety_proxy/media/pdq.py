@@ -34,7 +34,7 @@ def pdq_of(image: Image.Image) -> Pdq:
 
     Of a picture under 5 pixels wide or high the quality is 0. Pure; takes about 6 ms.
     """
-    return _hash(_reduced(image))
+    return _hash(reduced(image))
 
 
 def turned_pdqs(image: Image.Image) -> tuple[Pdq, ...]:
@@ -43,8 +43,8 @@ def turned_pdqs(image: Image.Image) -> tuple[Pdq, ...]:
     Each copy is hashed for itself. The reference derives all eight from one transform, but its
     filter is not symmetric: such a hash is up to 102 bits away from that of the copy.
     """
-    reduced = _reduced(image)
-    return (_hash(reduced), *(_hash(reduced.transpose(turn)) for turn in _TURNS))
+    small = reduced(image)
+    return (_hash(small), *(_hash(small.transpose(turn)) for turn in _TURNS))
 
 
 def _hash(image: Image.Image) -> Pdq:
@@ -52,7 +52,8 @@ def _hash(image: Image.Image) -> Pdq:
     return Pdq(np.packbits(np.asarray(vector, dtype=np.uint8)).tobytes(), int(quality))
 
 
-def _reduced(image: Image.Image) -> Image.Image:
+def reduced(image: Image.Image) -> Image.Image:
+    """In RGB, no larger than what is hashed; the hashes are the same."""
     shown = _as_shown(image)
     if max(shown.size) <= _SIDE:
         return shown

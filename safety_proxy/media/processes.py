@@ -34,7 +34,6 @@ from typing import Final
 from safety_proxy.crops import CropSpec
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import ConfigError, DecoderLost, DecodersUnavailable, ScanTimeout
-from safety_proxy.evidence import Pdq
 from safety_proxy.logs import get_logger
 from safety_proxy.media import wire
 from safety_proxy.media.bounds import Bounds, Frame
@@ -145,7 +144,7 @@ class Decoders:
                 if places is not None:
                     crops = await memory.read(len(places))
                     triples = zip(crops, places, strict=True)
-                    return [Frame(crop, where, pdq) for crop, (where, pdq) in triples]
+                    return [Frame(crop, where, pdq=pdq) for crop, (where, pdq) in triples]
             ended = await self._ending(worker)
         raise DecoderLost(f"its decoder ended {ended}, and so did another")
 
@@ -160,7 +159,7 @@ class Decoders:
                 return worker
             self._pool.put_back_dead(worker)
 
-    async def _answer(self, worker: Worker) -> list[tuple[str, Pdq | None]] | None:
+    async def _answer(self, worker: Worker) -> list[wire.Told] | None:
         """What it says of each frame; None if it gave no answer, and so has been ended."""
         try:
             answer = await worker.answer()

@@ -31,7 +31,7 @@ from safety_proxy.media.color import (
     simple,
 )
 from safety_proxy.media.likeness import ALIKE, Thumb, distances, thumb_of
-from safety_proxy.media.pdq import pdq_of
+from safety_proxy.media.pdq import reduced
 from safety_proxy.media.regions import Box, Cutter, View, inner_parts, view_of_part, views_of
 
 _TURNS: Final = {
@@ -95,14 +95,14 @@ def crops_of(image: Image.Image, spec: CropSpec, where: str, *, few: bool = True
 def _frames(
     image: Image.Image, picture: Picture, spec: CropSpec, *, where: str, few: bool
 ) -> Iterator[Frame]:
-    pdq = None
+    whole = None
     for reading in _readings(image, picture.notes, spec):
-        if pdq is None:  # lists hold pictures as they are shown
-            pdq = pdq_of(reading.color(reading.cutter.small()))
+        if whole is None:  # lists hold pictures as they are shown
+            whole = reduced(reading.color(reading.cutter.small()))
         for view in _views(image.size, reading, picture, spec, few=few):
             crop = reading.cutter.crop(view, reading.color)
             name = joined(where, view.where, reading.where)
-            yield Frame(crop, name, pdq if view.own and not reading.where else None)
+            yield Frame(crop, name, whole if view.own and not reading.where else None)
 
 
 def _views(

@@ -2,7 +2,7 @@
 
     proxy -> decoder   {"size_bytes": ..., "spec": {...}, "bounds": {...}}   and two descriptors:
                        the picture (read-only) and the memory for its crops
-    decoder -> proxy   {"frames": [["where", "PDQ hash and quality, or nothing"], ...]}
+    decoder -> proxy   {"frames": [["where", "PDQ hashes, if any"], ...]}
                        the crops lie in that memory in this order
                        or {"undecodable": "why", "code": "..."}
 
@@ -32,9 +32,13 @@ _MOST_WHERE: Final = 100
 _MOST_WHY: Final = 300
 _CODE: Final = re.compile(r"[a-z0-9-]{1,40}")
 
-# PDQ hashes of one file: an animation whose later frames are on a list has earlier ones on it.
-_MOST_PDQ: Final = 64
+# Frames of one file of which hashes are told: later ones of an animation look like earlier ones.
+_MOST_HASHED: Final = 32
 _PDQ: Final = re.compile(r"([0-9a-f]{64})([0-5][0-9a-f]|6[0-4])")
+_PDQS: Final = re.compile(rf"({_PDQ.pattern}){{,8}}")
+
+# Of a frame: `where` and `pdq`.
+Told = tuple[str, tuple[Pdq, ...]]
 
 # What a decoder says when it waits for its first picture.
 READY: Final = b"ready"
@@ -68,13 +72,15 @@ def crop_bytes(spec: CropSpec) -> int:
 
 def pack_frames(frames: Sequence[Frame]) -> bytes:
     """The answer of a decoder that has left the crops of these frames."""
-    room = iter(range(_MOST_PDQ))
+    room = iter(range(_MOST_HASHED))
     return _pack(
         {
             "frames": [
                 [
                     _plain(frame.where, _MOST_WHERE),
-                    _hex(frame.pdq) if frame.pdq and next(room, None) is not None else "",
+                    "".join(map(_hex, frame.pdq))
+                    if frame.pdq and next(room, None) is not None
+                    else "",
                 ]
                 for frame in frames
             ]
@@ -87,8 +93,8 @@ def pack_undecodable(error: UndecodableImage) -> bytes:
     return _pack({"undecodable": _plain(str(error), _MOST_WHY), "code": error.code})
 
 
-def unpack_answer(message: bytes) -> list[tuple[str, Pdq | None]]:
-    """Where each frame is from, and its hash, 1 to MOST_FRAMES of them.
+def unpack_answer(message: bytes) -> list[Told]:
+    """What is told of each frame, 1 to MOST_FRAMES of them.
 
     Raises UndecodableImage if that is the answer, Garbled if it is none.
     """
@@ -109,13 +115,13 @@ def unpack_answer(message: bytes) -> list[tuple[str, Pdq | None]]:
     raise Garbled("another form")
 
 
-def _unpack_frame(frame: object) -> tuple[str, Pdq | None]:
+def _unpack_frame(frame: object) -> Told:
     match frame:
-        case [str(where), ""]:
-            return _plain(where, _MOST_WHERE), None
-        case [str(where), str(text)] if found := _PDQ.fullmatch(text):
-            pdq = Pdq(bytes.fromhex(found[1]), int(found[2], 16))
-            return _plain(where, _MOST_WHERE), pdq
+        case [str(where), str(text)] if _PDQS.fullmatch(text):
+            hashes = _PDQ.findall(text)
+            return _plain(where, _MOST_WHERE), tuple(
+                Pdq(bytes.fromhex(bits), int(quality, 16)) for bits, quality in hashes
+            )
     raise Garbled("a frame of another form")
 
 

@@ -7,6 +7,7 @@ same. Nothing that PDQ finds ever lets a picture in.
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,9 +55,10 @@ class Match:
     origin: str = ""
 
     def __str__(self) -> str:
+        entry = "" if self.kind is Kind.SHA256 else f": {self.kind} {self.entry}"
         near = f" at distance {self.distance}" if self.kind is Kind.PDQ else ""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.list}: {self.kind} {self.entry}{near}{note}"
+        return f"{self.list}{entry}{near}{note}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class _State:
     shared: tuple[SharedList, ...]
     bounds: tuple[int, int]  # max_distance, min_quality
     version: str = field(init=False)
+    generation: int = field(default_factory=itertools.count().__next__)
 
     def __post_init__(self) -> None:
         digest = hashlib.sha256(self.own.digest + str(self.bounds).encode())
@@ -143,6 +146,11 @@ class HashLists:
     def version(self) -> str:
         """Changes with every change of what a look-up may come to; the same after a restart."""
         return self._state.version
+
+    @property
+    def generation(self) -> int:
+        """Another with every change; never the same again, also where a change is taken back."""
+        return self._state.generation
 
     @property
     def entries(self) -> Mapping[str, OwnEntry]:
@@ -292,15 +300,3 @@ def _shared_match(state: _State, kind: Kind, hash_: str) -> Match | None:
         if digest in each.exact:
             return Match(Action.BLOCK, each.source.name, kind, hash_)
     return None
-
-
-class BlockList:
-    """sha256 (hex) -> name of the list that holds it. The test picture is always on it."""
-
-    def __init__(self, entries: Mapping[str, str] | None = None) -> None:
-        digest = hashlib.sha256(test_picture()).hexdigest()
-        self._entries = MappingProxyType({**(entries or {}), digest: TEST_PICTURE_LIST})
-
-    def match(self, sha256: str) -> str | None:
-        """The name of the list that holds this digest, or None."""
-        return self._entries.get(sha256)

@@ -62,8 +62,8 @@ async def test_decoder_answers_so_many_files_and_ends() -> None:
     async with started() as template:
         worker = await ready(template.fork())
         assert worker.answer_now() == b""
-        assert wire.unpack_answer(await told(worker, "crop a")) == [("a", None)]
-        assert wire.unpack_answer(await told(worker, "crop b")) == [("b", None)]
+        assert wire.unpack_answer(await told(worker, "crop a")) == [("a", ())]
+        assert wire.unpack_answer(await told(worker, "crop b")) == [("b", ())]
         assert await worker.status == 0
         assert await worker.answer() == b""
         assert worker.answer_now() == b""

@@ -92,7 +92,7 @@ def answer(content: str, spec: CropSpec = SPEC) -> tuple[bytes, int]:
 
 def test_answers_of_a_decoder() -> None:
     """Frames, or why there are none."""
-    assert wire.unpack_answer(answer("crop a")[0]) == [("a", None)]
+    assert wire.unpack_answer(answer("crop a")[0]) == [("a", ())]
     for content, why in (
         ("refuse no", "no"),
         ("raise x", "decoder failed: ZeroDivisionError: x"),

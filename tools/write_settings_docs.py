@@ -42,6 +42,7 @@ This page is written by `tools/write_settings_docs.py`.
 """
 
 _WORDS = {
+    "bool": "`true` or `false`",
     "str": "text",
     "int": "whole number",
     "float": "number",
@@ -110,7 +111,7 @@ def _default(field: FieldInfo) -> str:
     default = field.default
     if default is None:
         return "none"
-    shown = default if isinstance(default, int | float | str | list) else str(default)
+    shown = default if isinstance(default, bool | int | float | str | list) else str(default)
     return f"`{json.dumps(shown, default=str)}`"
 
 

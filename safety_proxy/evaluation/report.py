@@ -121,7 +121,7 @@ def _shot(standout: Standout) -> Html:
     return Html(
         f'<figure class="shot" tabindex="0"><div><img alt="" src="{_jpeg(standout.looked.crop)}">'
         f'</div><figcaption><span class="tag {standout.action}">{standout.action}</span> '
-        f"blocked from {severity(standout.block_severity)}<br>{text(standout.name)}<br>"
+        f"blocked from severity {severity(standout.block_severity)}<br>{text(standout.name)}<br>"
         f'<span class="mono muted">{standout.sha256[:12]}</span><ul>{reasons}</ul>'
         "</figcaption></figure>"
     )

@@ -48,7 +48,7 @@ class Scorer:
     """A policy's prompts as embeddings of the model whose text tower `embed_texts` is.
 
     logit_scale, logit_bias: of that model, see Embedder.
-    spans: for each concept the columns of its prompts. control_spans: of each control, among all.
+    spans, control_spans: for each concept, and each control, the columns of its prompts.
     """
 
     def __init__(

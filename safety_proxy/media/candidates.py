@@ -50,10 +50,14 @@ _COMPRESSED: Final = re.compile(
 )
 _MOST_HEAD_BYTES: Final = 600
 
+# The first file of an archive, and the record that ends one, without its comment.
 _ZIP: Final = re.compile(rb"PK\x03\x04")
+_ZIP_END: Final = re.compile(rb"PK\x05\x06")
+_ZIP_END_BYTES: Final = 22
 
 # Beyond these a file is refused: it is not one that a camera or a program made.
 _MOST_STARTS: Final = 64
+_MOST_ARCHIVES: Final = 8
 _MOST_ZIPPED: Final = 64
 _MOST_UNPACKED_BYTES: Final = 40 * 1024 * 1024
 
@@ -93,8 +97,9 @@ class Candidates:
         yield from _as_they_lie(window)
         for text in _from_base64(window):
             yield from _as_they_lie(Window(text))
-        for file in self._unzipped(window):
-            yield from _as_they_lie(Window(file))
+        for archive in _archives(window):
+            for file in self._unzipped(archive):
+                yield from _as_they_lie(Window(file))
 
     def _inflated(self, packed: Window) -> bytes:
         """What a chunk of a PNG holds; nothing if that is broken."""
@@ -105,13 +110,10 @@ class Candidates:
         self._spend(len(data))
         return data
 
-    def _unzipped(self, window: Window) -> Iterator[bytes]:
+    def _unzipped(self, body: bytes) -> Iterator[bytes]:
         """The files of an archive; what is encrypted is no picture to anybody."""
-        start = window.search(_ZIP)
-        if start is None:
-            return
         try:
-            archive = zipfile.ZipFile(io.BytesIO(window.part(start).bytes()))
+            archive = zipfile.ZipFile(io.BytesIO(body))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, LookupError):
             return
         with archive:
@@ -155,6 +157,18 @@ def _starts(window: Window) -> Iterator[int]:
         while count <= _MOST_STARTS and (found := window.search(pattern, at)) is not None:
             yield found - offset
             at, count = found + 1, count + 1
+
+
+def _archives(window: Window) -> Iterator[bytes]:
+    """Each with all that is before it, which may belong to it."""
+    start = window.search(_ZIP)
+    at, count = start, 0
+    while at is not None and (end := window.search(_ZIP_END, at)) is not None:
+        count += 1
+        if count > _MOST_ARCHIVES:
+            raise too_many()
+        at = end + _ZIP_END_BYTES
+        yield window[start:at]
 
 
 def _from_base64(window: Window) -> Iterator[bytes]:

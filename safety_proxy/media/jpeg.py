@@ -55,6 +55,7 @@ _JFIF: Final = 0xE0
 _COLORS: Final = 0xEE
 # Their decoder takes all of the body, or fails: no room for anything else.
 _TABLES: Final = frozenset({*range(0xC0, 0xD0), 0xDB, 0xDD})
+_AMONG_SCANS: Final = _TABLES | {_SCAN, _END}
 _ALONE: Final = frozenset({0x01, 0xD8})  # markers with nothing behind them
 
 # What a decoder fills up with, and how much of it there is where it made up all but a block.
@@ -82,6 +83,7 @@ class _Jpeg:
     has_several: bool = False
     scans: int = 0
     data: int = 0  # where the first scan begins
+    has_strays: bool = False  # markers after that which no scan needs
     end: int | None = None
     broken: int | None = None
 
@@ -91,6 +93,8 @@ class _Jpeg:
         copied = 0  # up to where `kept` has taken in the file
         for marker, start, end in self._segments():
             body = window.part(start + 4, end)
+            if self.scans and marker not in _AMONG_SCANS:
+                self.has_strays = True
             if marker in _METADATA:
                 self.kept.append(window.part(copied, start))
                 copied = end
@@ -169,9 +173,11 @@ class _Jpeg:
             for parts in self.continued.values()
             if len(parts) > 1
         ]
-        # No data of a scan looks like the start of a picture, unless one was put between them.
-        inside = Rest("within the data", self.window.part(self.data, self.end))
-        found = [*self.metadata, *joined, *([inside] if self.data else [])]
+        found = [*self.metadata, *joined]
+        if self.has_strays or (
+            self.scans and self.broken is not None
+        ):  # as those of a picture that was put between or behind the scans
+            found.append(Rest("within the data", self.window.part(self.data, self.end)))
         if self.end is None:
             return found
         name = "second picture" if self.has_several else "after the end"

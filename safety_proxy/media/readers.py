@@ -17,6 +17,9 @@ from safety_proxy.media.video import read_video
 from safety_proxy.media.webp import read_webp
 from safety_proxy.media.window import Window
 
+# Of a video, the signature that would be taken for another one.
+_HEAD_BYTES: Final = 8
+
 # Threads of one AVIF; as many as there are processors would each take memory.
 _AVIF_THREADS: Final = 2
 
@@ -61,7 +64,8 @@ def read_any(
     kind = sniff(window)
     if kind.is_video:
         frames = read_video(window.whole(), spec, bounds)
-        return [Frame(frame.crop, joined(where, frame.where)) for frame in frames], []
+        named = [Frame(frame.crop, joined(where, frame.where)) for frame in frames]
+        return named, [Rest("within the video", window.part(_HEAD_BYTES))]
     reader = _READERS.get(kind)
     if reader is None:
         name = "" if kind is Kind.UNKNOWN else f": {kind}"

@@ -80,6 +80,13 @@ def test_last_frame_is_judged_as_it_is_shown(dispose: Dispose, count: int) -> No
 
 
 @pytest.mark.parametrize("dispose", list(Dispose))
+def test_last_frame_that_leaves_a_margin_is_judged_as_it_is_shown(dispose: Dispose) -> None:
+    """On a canvas with holes, which is changed in place."""
+    found = colors(*(cel(PURPLE, dispose, size=(62, 64)) for _ in range(3)))
+    assert near(found[0], PURPLE, 12)
+
+
+@pytest.mark.parametrize("dispose", list(Dispose))
 def test_last_frame_stays_where_the_next_is_broken(dispose: Dispose) -> None:
     """There an animation ends in a browser."""
     assert colors(cel(GREEN), cel(RED, dispose), cel(BLUE, decode=broken), cel(BLUE)) == [

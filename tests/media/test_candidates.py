@@ -153,6 +153,12 @@ def test_archive_that_is_broken_or_strange_holds_nothing() -> None:
         assert found(bytes(body)) == []
 
 
+def test_two_archives_in_a_row() -> None:
+    """Of which most programs see the last alone."""
+    bodies = found(archive(b"x" + PNG) + b"between" + archive(b"text"))
+    assert bodies == [PNG]
+
+
 def test_entry_without_a_size_is_none() -> None:
     """A folder."""
     assert found(archive(b"")) == []
@@ -164,8 +170,9 @@ def test_entry_without_a_size_is_none() -> None:
         b"\xff\xd8\xff\xe0" * 65,
         (b"<a>" + base64.b64encode(JPEG[:90]) + b"</a>") * 65,
         archive(*[b"text"] * 65),
+        archive(b"text") * 9,
     ],
-    ids=["starts", "texts", "files"],
+    ids=["starts", "texts", "files", "archives"],
 )
 def test_more_than_anything_has_is_refused(data: bytes) -> None:
     """It is not left out unseen."""

@@ -53,10 +53,10 @@ def with_segments(*segments: bytes) -> bytes:
 
 
 def test_plain_file_holds_nothing_else_of_note() -> None:
-    """Its frames, its JFIF header, its data, and no tail."""
+    """Its frames, its JFIF header, and an empty tail."""
     frames, rests = read_jpeg(Window(b"xy" + PHOTO, 2), SPEC, Bounds(salt="a"), where="a", few=True)
     assert places(frames) == ["a", "a, whole picture"]
-    assert [rest.where for rest in rests] == ["JFIF thumbnail", "within the data", "after the end"]
+    assert [rest.where for rest in rests] == ["JFIF thumbnail", "after the end"]
     assert len(rests[-1].window) == 0
     assert rests[-1].is_tail
 
@@ -129,6 +129,9 @@ def test_picture_between_scan_and_end_mark_is_within_the_data() -> None:
     rests = rests_of(body)
     (data,) = named(rests, "within the data")
     assert data.endswith(THUMBNAIL)
+    png = encoded(scene(PURPLE))
+    (data,) = named(rests_of(PHOTO[:-2] + png + PHOTO[-2:]), "within the data")
+    assert data.endswith(png + PHOTO[-2:])
 
 
 @pytest.mark.parametrize("cut", [2, 40, 400])

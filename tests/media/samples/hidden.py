@@ -9,7 +9,7 @@ from functools import partial
 
 from PIL import Image
 
-from tests.media.samples.boxes import box
+from tests.media.samples.boxes import box, film
 from tests.media.samples.stills import chunk
 from tests.media.samples.tools import Make, filmed, scene, scenes, with_metadata
 from tests.pictures import Color, encoded
@@ -181,6 +181,8 @@ PAIRS: dict[str, Make] = {
     "before-end-mark.jpg": before_end_mark,
     "jxl-after-jpeg.jpg": bare_codestream,
     "box-of-jxl.jxl": in_box_of_jxl,
+    "jpeg-after-film.mp4": lambda color: appended(film(scenes(4)), _thumbnail(color)),
+    "free-box.mp4": lambda color: appended(film(scenes(4)), box(b"free", _thumbnail(color))),
     "jpeg-after-avif.avif": after_avif,
     "jpeg-after-webp.webp": lambda color: appended(encoded(scene(), "WEBP"), _thumbnail(color)),
     "exif-thumbnail.jpg": in_exif,

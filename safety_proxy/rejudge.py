@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from safety_proxy.evidence import Float32Array
 from safety_proxy.policy.judge import Judge, Judgment
@@ -82,7 +83,11 @@ class _Comparison:
 
     def over(self, connection: Connection, model: str) -> Diff:
         """The difference over all evidence that this connection can read."""
-        with ThreadPoolExecutor(_JUDGES, thread_name_prefix="rejudge") as pool:
+        # numpy's own threads would spin for each other, which takes four times as long.
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(_JUDGES, thread_name_prefix="rejudge") as pool,
+        ):
             judged: deque[Future[_Judged | None]] = deque()
             for rows in read_rows(connection, model):
                 judged.append(pool.submit(self._judge, rows))

@@ -106,13 +106,19 @@ class EvaluationCommands:
         as_json: Json = False,
     ) -> None:
         """Find the severity that blocks at most a wanted share of harmless pictures."""
+        settings = load_settings(config)
+        if settings.policy.severity is not None:
+            raise ConfigError(
+                "policy.severity is set, and would stand over what calibrate finds. Unset it "
+                "(SAFETY_PROXY_POLICY__SEVERITY), and use the policy that calibrate writes."
+            )
         if not 0 < rate < 1:
             raise ConfigError(f"--rate {rate:g}: give a share above 0 and below 1, such as 0.001.")
         if not point_estimate:
             _check_size(source, rate)
         outcome, chosen = asyncio.run(
             self._calibrate(
-                load_settings(config),
+                settings,
                 Samples(source, should_block),
                 policy,
                 lambda outcome: with_choice(outcome, rate, point_estimate=point_estimate),
@@ -158,8 +164,10 @@ def _check_size(source: Path, rate: float) -> None:
 
 
 def _policy(settings: Settings, file: Path | None, fingerprint: str) -> Policy:
-    file = file or settings.policy.file
-    return default_policy(fingerprint) if file is None else load_policy(file)
+    file, severity = file or settings.policy.file, settings.policy.severity
+    if file is None:
+        return default_policy(fingerprint, severity=severity)
+    return load_policy(file.expanduser(), severity=severity)
 
 
 async def _looked_through(bench: Bench, policy: Policy, samples: Samples) -> Outcome:

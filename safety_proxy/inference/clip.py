@@ -219,6 +219,22 @@ def _was_trained_with_quick_gelu(choice: ClipChoice) -> bool:
 
 
 def _tokenizer(name: str) -> Any:
+    """Raises ConfigError if it cannot be had."""
+    try:
+        return _open_tokenizer(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"Model {name}: its tokenizer needs {error.name}. Install the extra: "
+            "`pip install 'safety-proxy[siglip]'`, or take a CLIP model."
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"Model {name}: its tokenizer cannot be loaded: {error}. It is downloaded once; "
+            "without internet, name a folder that holds it (docs/models.md)."
+        ) from error
+
+
+def _open_tokenizer(name: str) -> Any:
     folder = Path(name.removeprefix("local-dir:"))
     vocabulary = folder / "bpe.txt.gz"
     if name.startswith("local-dir:") and vocabulary.is_file():

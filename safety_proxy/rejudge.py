@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from safety_proxy.evidence import Float32Array
-from safety_proxy.policy.judge import Judge, Judgment
+from safety_proxy.policy.judge import Judge, Judgment, joint_actions
 from safety_proxy.store.database import Database
 from safety_proxy.store.pictures import read_name
 from safety_proxy.store.vectors import Chunk, Rows, read_rows
@@ -107,8 +107,8 @@ class _Comparison:
         chunk = rows.decode()
         if chunk is None:
             return None
-        old = self._old.actions(chunk.embeddings, chunk.starts).astype(np.int64)
-        new = self._new.actions(chunk.embeddings, chunk.starts).astype(np.int64)
+        both = joint_actions([self._old, self._new], chunk.embeddings, chunk.starts)
+        old, new = (actions.astype(np.int64) for actions in both)
         return _Judged(chunk, old * len(_ACTIONS) + new)
 
     def _add(self, connection: Connection, judged: "_Judged | None") -> None:

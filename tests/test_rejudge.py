@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from safety_proxy.errors import StoreUnavailable
 from safety_proxy.evidence import Evidence, Float32Array
+from safety_proxy.policy.forms import Float64Array
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import parse_policy
-from safety_proxy.policy.scores import Embeddings
 from safety_proxy.rejudge import compare
 from safety_proxy.store import vectors
 from safety_proxy.store.database import Database
@@ -191,10 +191,10 @@ async def test_the_loop_and_the_database_go_on_meanwhile(database: Database) -> 
     started, go = threading.Event(), threading.Event()
 
     class Slow(Judge):
-        def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> NDArray[np.int8]:
+        def severest(self, prompts: Float64Array) -> NDArray[np.int8]:
             started.set()
             assert go.wait(30)
-            return super().actions(embeddings, starts)
+            return super().severest(prompts)
 
     slow = Slow(NEW.policy, embed_texts, logit_scale=100.0, logit_bias=None)
     comparing = spawn(compare(database, "model", (OLD, slow), 20), name="compare")
@@ -210,10 +210,10 @@ async def test_a_cancelled_comparison_ends_early(tmp_path: Path, small_chunks: N
     judged, go = [], threading.Event()
 
     class Counting(Judge):
-        def actions(self, embeddings: Embeddings, starts: NDArray[np.int64]) -> NDArray[np.int8]:
-            judged.append(len(starts))
+        def severest(self, prompts: Float64Array) -> NDArray[np.int8]:
+            judged.append(len(prompts))
             assert go.wait(30)
-            return super().actions(embeddings, starts)
+            return super().severest(prompts)
 
     counting = Counting(NEW.policy, embed_texts, logit_scale=100.0, logit_bias=None)
     before = set(threading.enumerate())

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.policy.explain import Explanation, explain
+from safety_proxy.policy.forms import Float64Array
 from safety_proxy.policy.scores import Embeddings, EmbedTexts, Scorer
 from safety_proxy.policy.tables import Policy, Rule
 from safety_proxy.policy.weighing import Int8Array, Needs, Scales
@@ -87,11 +88,7 @@ class Judge:
             end; at least one each.
         Returns (P,) int8. Raises as `judge`, and ValueError on starts that are no such thing.
         """
-        _check_starts(starts, len(embeddings))
-        rows = np.empty(len(embeddings), np.int8)
-        for chunk, needs in self._chunks(embeddings):
-            rows[chunk] = self._severest(self.scales.held(needs, self.policy.severity))
-        return np.maximum.reduceat(rows, starts) if len(starts) else rows
+        return joint_actions([self], embeddings, starts)[0]
 
     def severity_of(
         self, embeddings: Embeddings, starts: NDArray[np.int64], action: Action
@@ -133,6 +130,11 @@ class Judge:
         for chunk in _chunks_of(len(embeddings)):
             yield chunk, self.scales.needs(self.scorer.score(embeddings[chunk]).prompts)
 
+    def severest(self, prompts: Float64Array) -> Int8Array:
+        """(N,): for (N, P) scores of its prompts the action on each row."""
+        held = self.scales.held(self.scales.needs(prompts), self.policy.severity)
+        return self._severest(held)
+
     def _severest(self, held: NDArray[np.bool_]) -> Int8Array:
         """(N,): of all rules that hold in a row the severest action."""
         severest: Int8Array = (held * self._actions).max(axis=1)
@@ -168,6 +170,26 @@ class Judge:
                 if holds:
                     yield Reason(rule.name, tuple(_evidence(rule, scores)), where=where)
                     break
+
+
+def joint_actions(
+    judges: Sequence[Judge], embeddings: Embeddings, starts: NDArray[np.int64]
+) -> list[Int8Array]:
+    """`Judge.actions` of each, for one model; policies that differ in thresholds alone share work.
+
+    Scores take most of the time, and are the same wherever prompts and controls are.
+    """
+    _check_starts(starts, len(embeddings))
+    rows = [np.empty(len(embeddings), np.int8) for _ in judges]
+    for chunk in _chunks_of(len(embeddings)):
+        scored: list[tuple[Scorer, Float64Array]] = []
+        for judge, actions in zip(judges, rows, strict=True):
+            prompts = next((it for scorer, it in scored if scorer.agrees(judge.scorer)), None)
+            if prompts is None:
+                prompts = judge.scorer.score(embeddings[chunk]).prompts
+                scored.append((judge.scorer, prompts))
+            actions[chunk] = judge.severest(prompts)
+    return [np.maximum.reduceat(actions, starts) if len(starts) else actions for actions in rows]
 
 
 def _evidence(rule: Rule, scores: dict[str, ConceptScore]) -> Iterator[ConceptScore]:

@@ -68,7 +68,7 @@ class Scorer:
             *([policy.neutral] if compares else []),
         ]
         embedded = [_embed(texts, policy.templates, embed_texts) for texts in groups]
-        self._texts = _on_grid(np.concatenate(embedded)) / 4.0**_BITS
+        self.texts = _on_grid(np.concatenate(embedded)) / 4.0**_BITS
         spans = _spans([len(texts) for texts in groups])
         concepts, controls = len(policy.concepts), len(policy.controls)
         self.spans = dict(zip(policy.concepts, spans, strict=False))
@@ -76,11 +76,23 @@ class Scorer:
         self._prompts = slice(
             0, self.control_spans[0].start if controls else spans[concepts - 1].stop
         )
-        self._neutral = spans[-1] if compares else slice(0, 0)
-        self._control_levels = self.form.levels(
+        self.neutral = spans[-1] if compares else slice(0, 0)
+        self.control_levels = self.form.levels(
             np.array([control.threshold for control in policy.controls], np.float64)
         )
-        self._shifts = self._prompt_shifts(policy)
+        self.shifts = self._prompt_shifts(policy)
+
+    def agrees(self, other: "Scorer") -> bool:
+        """Whether both give the same scores: all but thresholds, weights and rules is equal."""
+        return self is other or (
+            self.form == other.form
+            and self.spans == other.spans
+            and self.control_spans == other.control_spans
+            and self.neutral == other.neutral
+            and np.array_equal(self.texts, other.texts)
+            and np.array_equal(self.control_levels, other.control_levels)
+            and np.array_equal(self.shifts, other.shifts)
+        )
 
     def score(self, embeddings: Embeddings) -> Scores:
         """The scores of each row.
@@ -91,17 +103,17 @@ class Scorer:
         """
         with np.errstate(invalid="ignore"):
             # Column after column in memory: few prompts, many rows, and sums go over the prompts.
-            cosines = (self._texts @ _on_grid(embeddings).T).T
+            cosines = (self.texts @ _on_grid(embeddings).T).T
         if not np.isfinite(cosines).all():
             raise EmbedderUnavailable("scores are not finite; no judgment can rest on them")
-        every = self.form.scores(cosines, cosines[:, self._neutral])
+        every = self.form.scores(cosines, cosines[:, self.neutral])
         prompts = every[:, self._prompts].copy(order="K")
         controls = np.empty((len(every), len(self.control_spans)), order="F")
         for number, span in enumerate(self.control_spans):
             controls[:, number] = every[:, span].max(axis=1)
-        found = self.form.levels(controls) >= self._control_levels
+        found = self.form.levels(controls) >= self.control_levels
         for number in range(len(self.control_spans)):
-            prompts += found[:, number, None] * self._shifts[number]
+            prompts += found[:, number, None] * self.shifts[number]
         return Scores(prompts, controls, found, every)
 
     def _prompt_shifts(self, policy: Policy) -> Float64Array:

@@ -487,6 +487,20 @@ def test_many_pictures_at_once_get_exactly_the_action_of_each(
     assert actions.tolist() == each
 
 
+@settings(deadline=None, max_examples=50)
+@given(policy=policies(), other=policies(), seed=st.integers(0, 999))
+def test_policies_judged_together_act_as_each_alone(
+    policy: Policy, other: Policy, seed: int
+) -> None:
+    """Whether they have their scores in common or not."""
+    several = [policies_judge(it) for it in (policy, policy.with_severity(1.5), other)]
+    assert several[0].scorer.agrees(several[1].scorer)
+    embeddings, starts = rows(seed, 40), starts_of(seed, 40)
+    together = joint_actions(several, embeddings, starts)
+    for judge, actions in zip(several, together, strict=True):
+        assert actions.tolist() == judge.actions(embeddings, starts).tolist()
+
+
 @settings(deadline=None, max_examples=100)
 @given(policy=policies(), seed=st.integers(0, 999))
 def test_severity_of_a_picture_is_the_least_that_acts_so(policy: Policy, seed: int) -> None:

@@ -31,7 +31,7 @@ class Bounds:
 
     frame_pixels: int = 40_000_000
     total_pixels: int = 2_000_000_000
-    frames: int = 64
+    frames: int = 32
     seconds: float = 300.0
     gap_seconds: float = 1.0
     hidden: Literal["scan", "refuse"] = "scan"

@@ -7,6 +7,9 @@ reaches over the canvas is cut off, unless the first image is larger than it.
 A file that breaks off shows in a browser what of it is there: so one that is cut between two
 images is a shorter GIF, and of one that is cut within an image the part of it is judged. Whether
 to store it is for pict-rs to say.
+
+Extensions and images come in blocks of up to 255 bytes, which whoever hides a picture in them has
+to put together again. So that is what is searched for further pictures.
 """
 
 import re
@@ -28,6 +31,7 @@ _BLOCK: Final = re.compile(rb"[,!;]")
 _IMAGE: Final = 0x2C
 _EXTENSION: Final = 0x21
 _CONTROL: Final = 0xF9
+_XMP: Final = b"XMP DataXMP"  # which lies there as it is, read as blocks only to be passed over
 
 # 4 was written for 3 by early programs, and is read so.
 _DISPOSALS: Final = {2: Dispose.CLEAR, 3: Dispose.RESTORE, 4: Dispose.RESTORE}
@@ -36,7 +40,8 @@ _DISPOSALS: Final = {2: Dispose.CLEAR, 3: Dispose.RESTORE, 4: Dispose.RESTORE}
 # holes, 19 ns a byte.
 _WEIGHTS: Final = Weights(pixel=3, clear_pixel=8, byte=6)
 
-# Data comes in blocks of up to 255 bytes: as many as 120 MB have.
+# Data comes in blocks of up to 255 bytes: as many as 120 MB have, which is also the most that is
+# copied out of them.
 _MOST_BLOCKS: Final = 500_000
 
 
@@ -61,6 +66,9 @@ class _Gif:
     end: int | None = None
     broken_at: int | None = None  # the block in which the file breaks off
     blocks: int = 0
+    notes: bytearray = field(default_factory=bytearray)  # what is in extensions
+    data: bytearray = field(default_factory=bytearray)  # what images are encoded as
+    strays_at: int | None = None  # where something lies between the blocks
     load: Load = field(init=False)
 
     def __post_init__(self) -> None:
@@ -73,6 +81,8 @@ class _Gif:
         control = _Control()
         while (found := self.window.search(_BLOCK, at)) is not None:
             self._count()
+            if found > at and self.strays_at is None:
+                self.strays_at = at
             at = found + 1
             match self.window.byte(found):
                 case 0x2C:
@@ -81,10 +91,12 @@ class _Gif:
                 case 0x21:
                     if self.window[at : at + 2] == bytes((_CONTROL, 4)):
                         control = self._control(at + 2)
-                    at = self._skip(at + 1)
+                    at = self._extension(at)
                 case _:
                     self.end = at
                     return
+        if at < len(self.window) and self.strays_at is None:
+            self.strays_at = at
 
     def _count(self) -> None:
         self.blocks += 1
@@ -107,13 +119,24 @@ class _Gif:
             transparent if flags & 1 else None,
         )
 
-    def _skip(self, at: int) -> int:
-        """Where the data blocks that begin at `at` end, their empty one included."""
+    def _extension(self, at: int) -> int:
+        """Takes in the extension whose label is at `at`; where it ends."""
+        end = self._skip(at + 1, self.notes)
+        if self.window[at + 2 : at + 13] == _XMP:
+            self.notes += self.window[at:end]
+        return end
+
+    def _skip(self, at: int, taken: bytearray) -> int:
+        """Where the data blocks that begin at `at` end, their empty one included.
+
+        What is in them is added to `taken`.
+        """
         window, size = self.window, len(self.window)
         while at < size and (length := window.byte(at)):
             self._count()
             if at + 1 + length > size:
                 self.broken_at = at
+            taken += window[at + 1 : at + 1 + length]
             at += 1 + length
         return at + 1
 
@@ -135,7 +158,7 @@ class _Gif:
             return len(self.window)
         left, top, width, height, flags = struct.unpack("<4HB", descriptor)
         palette, data = self._palette(at + 8, at + 9)
-        end = self._skip(data + 1)
+        end = self._skip(data + 1, self.data)
         if width and height and end > data + 2:
             if not self.cels:  # the canvas is at least as large as the first image
                 self.size = (max(self.size[0], left + width), max(self.size[1], top + height))
@@ -154,6 +177,19 @@ class _Gif:
             self.load.add(self.size, may_be_clear=holes)
             self.load.add_bytes(end - data)
         return end
+
+
+    def rests(self) -> list[Rest]:
+        """What else the file holds."""
+        found = [
+            Rest("metadata", Window(bytes(self.notes))),
+            Rest("within the data", Window(bytes(self.data))),
+        ]
+        if self.strays_at is not None:
+            found.append(Rest("between the images", self.window.part(self.strays_at)))
+        if self.end is not None:
+            found.append(Rest("after the end", self.window.part(self.end), is_tail=True))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +234,4 @@ def read_gif(
     if not gif.cels:
         raise undecodable(Code.DAMAGED, "a GIF without an image")
     frames = frames_of_cels(gif.size, gif.cels, spec, bounds, where=where, few=few)
-    if gif.end is None:
-        return frames, []
-    return frames, [Rest("after the end", window.part(gif.end), is_tail=True)]
+    return frames, gif.rests()

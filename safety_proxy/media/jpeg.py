@@ -22,7 +22,7 @@ from safety_proxy.media.window import Spliced, Window
 
 # Each scan goes over the whole picture again, and a few KB can hold a thousand of them. Usual are a
 # dozen at most; TurboJPEG has the same bound, which its fuzz targets set to 50 to 500. All scans of
-# 10^9 pixels together take 1.2 to 1.7 s.
+# 10^9 pixels together take 1.2 s.
 _USUAL_SCANS: Final = 12
 _MOST_SCANS: Final = 100
 _MOST_SCANNED_PIXELS: Final = 1_000_000_000

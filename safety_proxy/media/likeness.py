@@ -65,37 +65,19 @@ def distance(one: Thumb, other: Thumb) -> float:
 
 def distances(several: NDArray[np.int16], other: Thumb) -> NDArray[np.float32]:
     """(N,) of (N, 32, 32, C): the distance of each from `other`."""
-    return _worst_cell(np.abs(several - other))
-
-
-def shows_more(thumb: Thumb, others: NDArray[np.int16]) -> float:
-    """By how many levels the most different cell shows what none of the (N, 32, 32, C) shows.
-
-    A cell is compared as a whole with that of one other at a time: purple is neither white nor
-    black, though each of its channels is that of one of them.
-    """
-    return float(_by_cell(np.abs(others - thumb)).min(axis=0).max())
+    worst: NDArray[np.float32] = _by_cell(np.abs(several - other)).max(axis=(1, 2))
+    return worst
 
 
 def has_hidden_colors(thumb: Thumb) -> bool:
     """Whether a picture has colors that are seen neither over white nor over black.
 
-    thumb: its `full_thumb_of`.
+    thumb: its `full_thumb_of`. All of them are compared with what is seen over one of the two: a
+    drawing in black and white has each of its cells in one or the other.
     """
     over_black, alpha, colors = thumb[..., :3], thumb[..., 3:4], thumb[..., 4:]
-    return shows_more(colors, np.stack([over_black, over_black + 255 - alpha])) > ALIKE
-
-
-def turned_distance(one: Thumb, other: Thumb) -> float:
-    """The distance of the two where one may lie on its side, upside down or mirrored."""
-    turns = [np.rot90(one, quarters) for quarters in range(4)]
-    turns += [turn[:, ::-1] for turn in turns]
-    return float(distances(np.stack(turns), other).min())
-
-
-def _worst_cell(differences: NDArray[np.int16]) -> NDArray[np.float32]:
-    worst: NDArray[np.float32] = _by_cell(differences).max(axis=(1, 2))
-    return worst
+    seen = np.stack([over_black, over_black + 255 - alpha])
+    return bool(distances(seen, colors).min() > ALIKE)
 
 
 def _by_cell(differences: NDArray[np.int16]) -> NDArray[np.float32]:

@@ -24,8 +24,9 @@ _WEIGHTS: Final = Weights(pixel=2, clear_pixel=5, byte=25)
 _MOST_CHUNKS: Final = 100_000
 _MOST_EXIF_BYTES: Final = 256 * 1024
 _PICTURES: Final = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
+_READ: Final = _PICTURES | {b"VP8X", b"ANIM", b"ANMF"}
 _FRAME_BYTES: Final = 16
-_ALPHA_FLAG: Final = 0x10
+_ALPHA_FLAG: Final = 0x10  # of VP8X in its first byte, of VP8L in its fifth
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class _Webp:
     icc: bytes | None = None
     exif: bytes = b""
     metadata: list[Rest] = field(default_factory=list)
+    data: list[Window] = field(default_factory=list)  # what decoders read, and may not use up
     end: int = 0
     load: Load = field(init=False)
 
@@ -52,6 +54,8 @@ class _Webp:
         size = self.window.number(4, 4, little=True)
         self.end = min(8 + size + (size & 1), len(self.window))
         for kind, body in _chunks(self.window.part(12, self.end)):
+            if kind in _READ:
+                self.data.append(body)
             match kind:
                 case b"VP8X" if self.size is None:
                     self.has_alpha = bool(_number(body[0:1]) & _ALPHA_FLAG)
@@ -62,20 +66,25 @@ class _Webp:
                 case b"ANMF" if len(body) > _FRAME_BYTES and self.size is not None:
                     cel = _cel(body)
                     self.cels.append(cel)
-                    holes = self.has_alpha or cel.dispose is Dispose.CLEAR
+                    holes = self.has_alpha or cel.dispose is Dispose.CLEAR or _may_be_clear(body)
                     self.load.add(self.size, may_be_clear=holes)
                     self.load.add_bytes(len(body))
                 case b"ICCP" if len(body) <= MOST_PROFILE_BYTES:
                     self.icc = self.icc or body.bytes()
-                case b"ALPH" | b"ANIM":
-                    pass
-                case _:
+                    self.metadata.append(Rest("metadata", body))
+                case _ if kind not in _READ:
                     self._note(kind, body)
 
     def _note(self, kind: bytes, body: Window) -> None:
         if kind == b"EXIF":
             self.exif = self.exif or body[0:_MOST_EXIF_BYTES]
         self.metadata.append(Rest("EXIF thumbnail" if kind == b"EXIF" else "metadata", body))
+
+    def rests(self) -> list[Rest]:
+        """What else the file holds."""
+        data = self.data[0] if len(self.data) == 1 else Window(Spliced(self.data).read())
+        tail = Rest("after the end", self.window.part(self.end), is_tail=True)
+        return [*self.metadata, Rest("within the data", data), tail]
 
     def picture(self, image: Image.Image) -> Picture:
         """An image of this file with what it says of colors and orientation."""
@@ -105,6 +114,14 @@ def _size(kind: bytes, body: Window) -> tuple[int, int]:
         return _number(body[6:8]) & 0x3FFF, _number(body[8:10]) & 0x3FFF
     bits = _number(body[1:5])
     return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+
+
+def _may_be_clear(frame: Window) -> bool:
+    """Whether a frame has transparency of its own, whatever the header says of all."""
+    return any(
+        kind == b"ALPH" or (kind == b"VP8L" and bool(_number(body[4:5]) & _ALPHA_FLAG))
+        for kind, body in _chunks(frame.part(_FRAME_BYTES))
+    )
 
 
 def _cel(body: Window) -> Cel:
@@ -167,4 +184,4 @@ def read_webp(
         name = joined(where, "still picture") if webp.cels else where
         image = _decode(Spliced([window.part(0, webp.end)]))
         frames += frames_of(webp.picture(image), spec, where=name, few=few or bool(webp.cels))
-    return frames, [*webp.metadata, Rest("after the end", window.part(webp.end), is_tail=True)]
+    return frames, webp.rests()

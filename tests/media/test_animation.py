@@ -23,6 +23,7 @@ from safety_proxy.media.bounds import Bounds, Code, undecodable
 from safety_proxy.media.stills import Picture
 from tests.media.looks import SPEC, color_of, hits, look, near, places
 from tests.media.samples.animations import animated
+from tests.media.samples.beneath import clear_frames
 from tests.media.samples.beneath import frames as hidden_frames
 from tests.media.samples.tools import scene, scenes
 from tests.pictures import BLUE, GREEN, PURPLE, RED, Color
@@ -184,6 +185,15 @@ def test_color_under_transparency_is_found_in_any_frame(size: tuple[int, int]) -
     """In a frame that is kept as it is, and in one that is kept smaller."""
     body = animated(hidden_frames(PURPLE, size=size), "PNG", disposal=1, blend=0)
     assert {where.split(" at ")[0] for where in hits(look(body))} == {"frame 3"}
+
+
+@pytest.mark.parametrize("size", [(160, 120), (600, 450)], ids=str)
+def test_color_in_a_frame_of_which_nothing_is_seen_is_found(size: tuple[int, int]) -> None:
+    """Where no other frame is seen either."""
+    body = animated(clear_frames(PURPLE, size=size), "PNG", disposal=1, blend=0)
+    found = hits(look(body))
+    assert found
+    assert all(where.startswith("frame 3") and "transparency" in where for where in found)
 
 
 @pytest.mark.parametrize("kind", KINDS)

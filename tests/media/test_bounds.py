@@ -11,6 +11,7 @@ from safety_proxy.media.bounds import (
     joined,
     undecodable,
 )
+from safety_proxy.settings import LimitsSettings
 
 
 def test_refusal_has_its_code() -> None:
@@ -30,6 +31,11 @@ def test_bounds_themselves_are_allowed() -> None:
     with pytest.raises(UndecodableImage) as total:
         check_total(1001, bounds)
     assert frame.value.code == total.value.code == "too-large"
+
+
+def test_frames_are_as_many_as_the_settings_have() -> None:
+    """Who gives no bounds gets what a server does."""
+    assert Bounds().frames == LimitsSettings().max_frames
 
 
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (-1, -1)])

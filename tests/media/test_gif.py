@@ -9,6 +9,7 @@ from PIL import Image
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds, Code
 from safety_proxy.media.gif import read_gif
+from safety_proxy.media.rest import Rest
 from safety_proxy.media.window import Window
 from tests.media.looks import SPEC, color_of, hits, look, near, places
 from tests.media.samples import bad_stills
@@ -38,6 +39,11 @@ def control(dispose: int = 0, transparent: int | None = None) -> bytes:
 def colors(*blocks: bytes, head: bytes = HEAD) -> list[Color]:
     """Of the frames of a GIF of these blocks."""
     return [color_of(frame) for frame in look(head + b"".join(blocks) + b";")]
+
+
+def rests_of(body: bytes) -> list[Rest]:
+    """What a GIF holds beside its images."""
+    return read_gif(Window(body), SPEC, Bounds())[1]
 
 
 def test_images_with_palettes_of_their_own_are_read() -> None:
@@ -98,10 +104,33 @@ def test_empty_images_are_passed_over() -> None:
 def test_what_follows_the_end_is_the_rest() -> None:
     """For `hidden` to look at; there is none if the end is missing."""
     body = animation([RED, BLUE])
-    _, rests = read_gif(Window(body + b"tail"), SPEC, Bounds())
-    assert [rest.window.bytes() for rest in rests] == [b"tail"]
-    assert rests[0].is_tail
-    assert read_gif(Window(body[:-1]), SPEC, Bounds())[1] == []
+    rests = rests_of(body + b"tail")
+    assert [rest.window.bytes() for rest in rests if rest.is_tail] == [b"tail"]
+    assert not any(rest.is_tail for rest in rests_of(body[:-1]))
+
+
+def test_blocks_are_put_together() -> None:
+    """Those of all extensions, and those of all images."""
+    note = b"!\xfe" + b"\2ab" + b"\3cde" + b"\0"
+    image = image_block(RED)
+    data = image[17:-1]  # one block, behind the descriptor, the palette and the code size
+    notes, pixels, _ = rests_of(HEAD + note + control() + image + b"!\x01\1f\0" + image + b";")
+    assert notes.window.bytes() == b"abcde" + control()[3:-1] + b"f"
+    assert pixels.window.bytes() == 2 * data[1:]
+
+
+def test_xmp_is_searched_as_it_lies_too() -> None:
+    """It is no blocks, though it is passed over as such."""
+    text = b"!\xff\x0bXMP DataXMP" + b"<xmp>/9j/</xmp>" + bytes(range(255, -1, -1)) + b"\0"
+    notes, *_ = rests_of(HEAD + text + image_block(RED) + b";")
+    assert b"<xmp>/9j/</xmp>" in notes.window.bytes()
+
+
+def test_what_lies_between_blocks_is_the_rest() -> None:
+    """Up to the end of the file: a byte of it may look like the trailer."""
+    body = HEAD + image_block(RED)
+    assert rests_of(body + b"be;tween" + image_block(RED) + b";")[2].window[:8] == b"be;tween"
+    assert rests_of(body + b"behind")[2].window.bytes() == b"behind"
 
 
 def test_gif_cut_between_images_is_a_shorter_one() -> None:

@@ -62,6 +62,13 @@ def gray_16(levels: np.ndarray[tuple[int, int], np.dtype[np.uint16]], extra: byt
     return png_of(data, (wide.shape[1], wide.shape[0]), depth=16, color=0, extra=extra)
 
 
+def hidden_data(body: bytes) -> bytes:
+    """What of the pixel data is searched for further pictures."""
+    _, rests = read_png(Window(body), SPEC, Bounds())
+    (rest,) = (rest for rest in rests if rest.where == "within the data")
+    return rest.window.bytes()
+
+
 def test_gray_of_16_bits_is_scaled() -> None:
     """A ramp stays one, where a plain conversion would be nearly white."""
     ramp = np.linspace(0, 65_535, 32 * 32).astype(np.uint16).reshape(32, 32)
@@ -197,8 +204,47 @@ def test_further_chunks_and_what_follows_are_the_rest() -> None:
     """For `hidden` to look at."""
     _, rests = read_png(Window(still(chunk(b"prVt", b"data")) + b"tail"), SPEC, Bounds())
     found = [(rest.where, rest.window.bytes(), rest.is_tail) for rest in rests]
-    assert found == [("metadata", b"data", False), ("after the end", b"tail", True)]
-    assert read_png(Window(still()[:-12]), SPEC, Bounds())[1] == []
+    assert found == [
+        ("metadata", b"data", False),
+        ("within the data", rows(RED), False),
+        ("after the end", b"tail", True),
+    ]
+    _, rests = read_png(Window(still()[:-12] + bytes(8) + b"tail"), SPEC, Bounds())
+    assert rests[-1].window.bytes() == bytes(8) + b"tail"
+
+
+@pytest.mark.parametrize("stream", [b"", b"\x78\x01"], ids=["after it", "in its stored blocks"])
+def test_of_pixels_only_what_may_follow_them_is_searched(stream: bytes) -> None:
+    """Not 10 MB of noise; all that follows the last pixel, be it in the same stream."""
+    chance = np.random.default_rng(0)
+    pixels = chance.integers(0, 256, (1000, 1 + 3 * 1000), np.uint8)
+    pixels[:, 0] = 0
+    hidden = b"hidden" + bytes(300_000)
+    raw = pixels.tobytes()
+    data = zlib.compress(raw + hidden, 0) if stream else zlib.compress(raw, 0) + hidden
+    body = PNG + header(1000, 1000) + chunk(b"IDAT", data) + END
+    found = hidden_data(body)
+    assert b"hidden" in found
+    assert len(found) < len(hidden) + 200_000
+
+
+def test_data_of_frames_that_nobody_could_decode_is_searched() -> None:
+    """As are frames behind the one where an animation breaks off."""
+    body = apng(
+        control(0), chunk(b"IDAT", rows(RED)), control(1), chunk(b"fdAT", bytes(4) + b"broken"),
+        control(2), chunk(b"fdAT", bytes(4) + b"behind it"),
+    )  # fmt: skip
+    assert hidden_data(body) == rows(RED) + b"broken" + b"behind it"
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"IEND"])
+def test_what_is_too_much_for_a_chunk_is_the_rest(kind: bytes) -> None:
+    """Decoders take what they need of it."""
+    usual = {b"IHDR": header(32, 32)[8:-4], b"PLTE": bytes(768), b"IEND": b""}[kind]
+    body = {b"IHDR": b"", b"PLTE": header(32, 32), b"IEND": still()[8:-12]}[kind]
+    more = PNG + body + chunk(kind, usual + b"more") + chunk(b"IDAT", rows(RED)) + END
+    _, rests = read_png(Window(more), SPEC, Bounds())
+    assert rests[0].window.bytes() == usual + b"more"
 
 
 def test_palette_is_read() -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds, Code
-from safety_proxy.media.webp import read_webp
+from safety_proxy.media.webp import _Webp, read_webp
 from safety_proxy.media.window import Window
 from tests.media.looks import SPEC, color_of, hits, look, near, places
 from tests.media.samples import bad_stills
@@ -112,7 +112,10 @@ def test_profile_and_metadata_are_taken_in() -> None:
     body = encoded(scene(), "WEBP", exif=exif, icc_profile=b"no profile", xmp=b"<xmp/>")
     frames, rests = read_webp(Window(body + b"tail"), SPEC, Bounds())
     assert "as stored" in places(frames)
-    assert [rest.where for rest in rests] == ["EXIF thumbnail", "metadata", "after the end"]
+    assert [rest.where for rest in rests] == [
+        "metadata", "EXIF thumbnail", "metadata", "within the data", "after the end",
+    ]  # fmt: skip
+    assert rests[0].window.bytes() == b"no profile"
     assert rests[-1].window.bytes() == b"tail"
 
 
@@ -140,6 +143,29 @@ def test_file_of_too_many_chunks_is_too_large() -> None:
     """However little is in them."""
     with pytest.raises(UndecodableImage, match="over 100000 chunks"):
         look(riff(canvas(9, 9), chunk(b"none", b"") * 100_001))
+
+
+def test_what_decoders_read_is_searched_too() -> None:
+    """They need not use up all of it."""
+    frames = frame(plain(RED)) + frame(plain(BLUE))
+    _, rests = read_webp(Window(riff(canvas(32, 32), frames)), SPEC, Bounds())
+    (data,) = (rest.window.bytes() for rest in rests if rest.where == "within the data")
+    assert data.endswith(frame(plain(BLUE))[8:])
+    assert len(data) == len(canvas(32, 32) + frames) - 3 * 8
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}], ids=str)
+def test_frame_with_transparency_weighs_more_whatever_the_header_says(
+    options: dict[str, object],
+) -> None:
+    """It is decoded with it."""
+    half = frame(plain((0, 0, 255, 128)), **options)
+    loads = []
+    for flags, body in ((0x02, frame(plain(RED), **options)), (0x02, half), (0x12, half)):
+        webp = _Webp(Window(riff(canvas(1000, 1000, flags), body)), Bounds())
+        webp.parse()
+        loads.append(webp.load.pixels // 1_000_000)
+    assert loads == [2, 5, 5]
 
 
 @pytest.mark.parametrize("name", ["webp-1000-large-frames.webp", "webp-canvas.webp"])

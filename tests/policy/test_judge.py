@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.errors import EmbedderUnavailable
-from safety_proxy.policy.judge import CHUNK_ROWS, Judge, Judgment
+from safety_proxy.policy.judge import CHUNK_ROWS, Judge, Judgment, joint_actions
 from safety_proxy.policy.policy import Policy, default_policy, parse_policy
 from safety_proxy.verdict import Action
 from tests.policy.policies import judge_of as policies_judge

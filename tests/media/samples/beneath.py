@@ -26,6 +26,12 @@ def frames(color: Color, *, size: tuple[int, int] = SIZE) -> list[Image.Image]:
     return [beneath(color if number == 2 else HARMLESS, size=size) for number in range(4)]
 
 
+def clear_frames(color: Color, *, size: tuple[int, int] = SIZE) -> list[Image.Image]:
+    """Nothing is seen of any; the third is of the color, the others of black and white."""
+    levels: list[Color] = [(0, 0, 0), (255, 255, 255), color, (0, 0, 0)]
+    return [Image.new("RGBA", size, (*level, 0)) for level in levels]
+
+
 def webp_of(images: list[Image.Image]) -> bytes:
     """An animation that keeps these colors, which Pillow's own writer drops."""
     width, height = images[0].size
@@ -56,6 +62,10 @@ PAIRS: dict[str, Make] = {
     "beneath.apng": lambda color: animated(frames(color), "PNG", disposal=1, blend=0),
     "beneath-large.apng": lambda color: animated(
         frames(color, size=(400, 300)), "PNG", disposal=1, blend=0
+    ),
+    "all-clear.apng": lambda color: animated(clear_frames(color), "PNG", disposal=1, blend=0),
+    "all-clear-large.apng": lambda color: animated(
+        clear_frames(color, size=(400, 300)), "PNG", disposal=1, blend=0
     ),
     "beneath-animation.webp": lambda color: webp_of(frames(color)),
     "transparent-index.png": lambda color: encoded(transparent_index(color), transparency=1),

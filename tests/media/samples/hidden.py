@@ -9,6 +9,7 @@ from functools import partial
 
 from PIL import Image
 
+from tests.media.samples.animations import animated
 from tests.media.samples.boxes import box, film
 from tests.media.samples.stills import chunk
 from tests.media.samples.tools import Make, filmed, scene, scenes, with_metadata
@@ -147,6 +148,99 @@ def packed_in_zip(color: Color) -> bytes:
     return appended(_photo(), body.getvalue())
 
 
+def in_blocks(body: bytes) -> bytes:
+    """As a GIF has data: up to 255 bytes at a time."""
+    parts = [body[at : at + 255] for at in range(0, len(body), 255)]
+    return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
+
+
+def in_extension(color: Color, head: bytes) -> bytes:
+    """In an extension of a GIF, before its image."""
+    body = encoded(scene(), "GIF")
+    at = body.index(b",\0\0\0\0")
+    return body[:at] + head + in_blocks(_thumbnail(color)) + body[at:]
+
+
+def behind_pixels_of_gif(color: Color) -> bytes:
+    """In the blocks of an image, after those that it needs."""
+    return encoded(scene(), "GIF")[:-2] + in_blocks(_thumbnail(color)) + b";"
+
+
+def instead_of_gif_trailer(color: Color) -> bytes:
+    """After the last image of a GIF that does not say that it ends there.
+
+    Nothing in it looks like a block of a GIF.
+    """
+    possible = (encoded(Image.new("RGB", (side, side), color)) for side in range(64, 128))
+    hidden = next(body for body in possible if not {*b",!;"} & {*body})
+    return encoded(scene(), "GIF")[:-1] + hidden
+
+
+def webp_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk of a WebP, padded."""
+    return kind + struct.pack("<I", len(body)) + body + bytes(len(body) & 1)
+
+
+def _webp(*chunks: bytes) -> bytes:
+    body = b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+
+
+def in_profile_of_webp(color: Color) -> bytes:
+    """In what says that it is a color profile."""
+    return encoded(scene(), "WEBP", icc_profile=bytes(128) + _thumbnail(color))
+
+
+def behind_pixels_of_webp(color: Color, *, lossless: bool) -> bytes:
+    """In the chunk that has the pixels, after them."""
+    body = encoded(scene(), "WEBP", lossless=lossless)
+    return _webp(webp_chunk(body[12:16], body[20:] + _thumbnail(color)))
+
+
+def in_frame_of_webp(color: Color) -> bytes:
+    """In a chunk that nobody knows, within a frame of an animation."""
+    body = animated(scenes(2), "WEBP", minimize_size=False)
+    at = body.index(b"ANMF")
+    end = at + 8 + int.from_bytes(body[at + 4 : at + 8], "little")
+    frame = webp_chunk(b"ANMF", body[at + 8 : end] + webp_chunk(b"prVt", _thumbnail(color)))
+    return _webp(body[12:at], frame, body[end:])
+
+
+def behind_pixels_of_png(color: Color, *, size: tuple[int, int] = (160, 120)) -> bytes:
+    """After the compressed pixels, in the same chunk."""
+    pixels = zlib.compress((b"\0" + bytes((200, 220, 200)) * size[0]) * size[1], 0)
+    header = struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    data = chunk(b"IDAT", pixels + _thumbnail(color))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+
+
+def behind_pixels_of_apng(color: Color) -> bytes:
+    """The same of a frame."""
+    body = animated(scenes(3), "PNG")
+    at = body.rindex(b"fdAT") - 4
+    end = at + 12 + int.from_bytes(body[at : at + 4], "big")
+    return body[:at] + chunk(b"fdAT", body[at + 8 : end - 4] + _thumbnail(color)) + body[end:]
+
+
+def behind_palette(color: Color) -> bytes:
+    """After all colors that a palette can have."""
+    body = encoded(scene().quantize(256))
+    at = body.index(b"PLTE") - 4
+    end = at + 12 + int.from_bytes(body[at : at + 4], "big")
+    palette = body[at + 8 : end - 4].ljust(768, b"\0")
+    return body[:at] + chunk(b"PLTE", palette + _thumbnail(color)) + body[end:]
+
+
+def in_end_of_png(color: Color) -> bytes:
+    """In the chunk that ends the file, which is empty in others."""
+    return encoded(scene())[:-12] + chunk(b"IEND", _thumbnail(color))
+
+
+def after_broken_png(color: Color) -> bytes:
+    """After the pixels of a file that says nowhere that it ends."""
+    return encoded(scene())[:-12] + bytes(8) + _thumbnail(color)
+
+
 def before_end_mark(color: Color) -> bytes:
     """After the data of a scan, whose end mark is that of the second picture."""
     return appended(_photo()[:-2], _thumbnail(color))
@@ -181,6 +275,21 @@ PAIRS: dict[str, Make] = {
     "before-end-mark.jpg": before_end_mark,
     "jxl-after-jpeg.jpg": bare_codestream,
     "box-of-jxl.jxl": in_box_of_jxl,
+    "in-comment.gif": partial(in_extension, head=b"!\xfe"),
+    "in-application.gif": partial(in_extension, head=b"!\xff\x0bACME    1.0"),
+    "in-control.gif": partial(in_extension, head=b"!\xf9\x04\0\0\0\0"),
+    "behind-pixels.gif": behind_pixels_of_gif,
+    "no-trailer.gif": instead_of_gif_trailer,
+    "in-profile.webp": in_profile_of_webp,
+    "behind-lossy-pixels.webp": partial(behind_pixels_of_webp, lossless=False),
+    "behind-lossless-pixels.webp": partial(behind_pixels_of_webp, lossless=True),
+    "in-frame.webp": in_frame_of_webp,
+    "behind-pixels.png": behind_pixels_of_png,
+    "behind-many-pixels.png": partial(behind_pixels_of_png, size=(640, 480)),
+    "behind-pixels.apng": behind_pixels_of_apng,
+    "behind-palette.png": behind_palette,
+    "in-end.png": in_end_of_png,
+    "after-broken.png": after_broken_png,
     "jpeg-after-film.mp4": lambda color: appended(film(scenes(4)), _thumbnail(color)),
     "free-box.mp4": lambda color: appended(film(scenes(4)), box(b"free", _thumbnail(color))),
     "jpeg-after-avif.avif": after_avif,

@@ -115,9 +115,6 @@ class _Png:
     def parse(self) -> None:
         """Fills everything; stops where the file breaks off. Raises UndecodableImage."""
         for kind, body, end in self._chunks():
-            self.end = end
-            if len(body) > _MOST_USED_BYTES.get(kind, len(body)):
-                self.metadata.append(Rest("metadata", body))
             match kind:
                 case b"IHDR" if not self.header:
                     self.header = body[0:_HEADER_BYTES]
@@ -134,9 +131,7 @@ class _Png:
                     self.load.add(self.size, may_be_clear=holes)
                 case b"PLTE":
                     self.kept.append(_chunk(kind, body[0:_PALETTE_BYTES]))
-                case b"IEND":
-                    pass
-                case _:
+                case _ if kind != b"IEND":
                     self._note(kind, body, end)
             if not self.header:
                 raise undecodable(Code.DAMAGED, "a PNG without its header")
@@ -144,18 +139,23 @@ class _Png:
             raise undecodable(Code.DAMAGED, "a PNG without its header")
 
     def _chunks(self) -> Iterator[tuple[bytes, Window, int]]:
-        """Name, body and end of each, up to the last that is there at least in part."""
+        """Name, body and end of each, up to the last that is there at least in part.
+
+        Notes where that is, and bodies with more in them than is used.
+        """
         window, at = self.window, len(PNG_SIGNATURE)
         for _ in range(_MOST_CHUNKS):
             head = window[at : at + 8]
             if len(head) < 8 or not head[4:].isalpha():  # noqa: PLR2004 -- length and name
                 return
             length = int.from_bytes(head[:4], "big")
-            end = at + 12 + length
-            yield head[4:], window.part(at + 8, at + 8 + length), end
-            if head[4:] == b"IEND":
+            kind, body = head[4:], window.part(at + 8, at + 8 + length)
+            at = self.end = at + 12 + length
+            if len(body) > _MOST_USED_BYTES.get(kind, len(body)):
+                self.metadata.append(Rest("metadata", body))
+            yield kind, body, at
+            if kind == b"IEND":
                 return
-            at = end
         raise undecodable(Code.TOO_LARGE, f"a PNG of over {_MOST_CHUNKS} chunks")
 
     def _note(self, kind: bytes, body: Window, end: int) -> None:
@@ -195,7 +195,10 @@ class _Png:
         return Picture(image, self.colors(), orientation, is_always_turned=False)
 
     def decode(self, size: tuple[int, int], data: _Data) -> Image.Image:
-        """The image that this data is; notes how much of it was used. Raises what the decoder does."""
+        """The image that this data is, of which it is noted how much was used.
+
+        Raises what the decoder raises.
+        """
         header = struct.pack(">2I", *size) + self.header[8:]
         length = struct.pack(">I", min(sum(map(len, data.pieces)), 2**32 - 1))
         no_checksum = bytes(4)  # the decoder looks at that of no data

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
+import numpy as np
 from PIL import Image
 
 from tests.media.samples.boxes import box, full, numbers
@@ -118,6 +119,26 @@ def full_gif(count: int) -> bytes:
     first = encoded(images[0], "GIF", save_all=True, append_images=images[1:], duration=20)
     start = first.index(b"!\xf9")
     return first[:start] + first[start:-1] * (count // 2) + b";"
+
+
+def noisy_gif(size: tuple[int, int], count: int, *, transparent: bool) -> bytes:
+    """A slope that moves, with noise of 16 colors; all frames unlike, each on an empty canvas."""
+    chance = np.random.default_rng(0)
+    slope = np.arange(size[0]) * 13 // size[0]
+    palette = [level for number in range(16) for level in (number * 16, 250 - number * 12, 90)]
+    images = []
+    for number in range(count):
+        noise = 2 * chance.integers(0, 2, (size[1], size[0]), np.uint8)
+        pixels = (noise + np.roll(slope, number * 3)).astype(np.uint8)
+        if transparent:
+            pixels[:40, :40] = 15
+        images.append(Image.fromarray(pixels).copy())
+        images[-1].putpalette(palette)
+    options = {"transparency": 15, "disposal": 2} if transparent else {"disposal": 1}
+    return encoded(
+        images[0], "GIF", save_all=True, append_images=images[1:], duration=50,
+        optimize=False, **options,
+    )  # fmt: skip
 
 
 def webp(count: int, size: tuple[int, int] = (16, 16)) -> bytes:

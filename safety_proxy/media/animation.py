@@ -37,7 +37,8 @@ from safety_proxy.media.stills import Picture, frames_of
 _TOO_SHORT_SECONDS: Final = 0.0105
 _USUAL_SECONDS: Final = 0.1
 
-# What the tiniest frame costs all the same: the default bound allows 20,000 of them.
+# What the tiniest frame costs all the same: `limits.max_total_pixels` allows 15,000 of them unless
+# it is changed.
 _LEAST_PIXELS: Final = 100_000
 
 # Crops of one animation, whatever `Bounds.frames` allows: 80 MB of them.

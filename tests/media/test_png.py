@@ -9,7 +9,7 @@ from PIL import Image
 
 from safety_proxy.errors import UndecodableImage
 from safety_proxy.media.bounds import Bounds, Code
-from safety_proxy.media.png import read_png
+from safety_proxy.media.png import _Png, read_png
 from safety_proxy.media.window import Window
 from tests.media.looks import SPEC, color_of, hits, look, near, places
 from tests.media.samples import bad_stills
@@ -245,6 +245,25 @@ def test_what_is_too_much_for_a_chunk_is_the_rest(kind: bytes) -> None:
     more = PNG + body + chunk(kind, usual + b"more") + chunk(b"IDAT", rows(RED)) + END
     _, rests = read_png(Window(more), SPEC, Bounds())
     assert rests[0].window.bytes() == usual + b"more"
+
+
+def test_frames_with_transparency_weigh_more() -> None:
+    """By color type, by a transparent color wherever it stands, or cleared."""
+    mark = chunk(b"tRNS", bytes(6))
+    large = PNG + header(1000, 1000)
+    frame_of = control(0), chunk(b"IDAT", b"")
+    loads = []
+    for body in (
+        large + b"".join(frame_of),
+        large + mark + b"".join(frame_of),
+        large + frame_of[0] + mark + frame_of[1],
+        large + control(0, dispose=1) + frame_of[1],
+        PNG + header(1000, 1000, color=6) + b"".join(frame_of),
+    ):
+        png = _Png(Window(body + END), Bounds())
+        png.parse()
+        loads.append(png.load.pixels // 1_000_000)
+    assert loads == [4, 8, 4 + 8, 8, 8]
 
 
 def test_palette_is_read() -> None:

@@ -122,13 +122,16 @@ def full_gif(count: int) -> bytes:
 
 
 def noisy_gif(size: tuple[int, int], count: int, *, transparent: bool) -> bytes:
-    """A slope that moves, with noise of 16 colors; all frames unlike, each on an empty canvas."""
+    """A slope that moves in 16 colors, with noise; `size[0]` is even.
+
+    transparent: a corner of each frame, which is put on an empty canvas.
+    """
     chance = np.random.default_rng(0)
     slope = np.arange(size[0]) * 13 // size[0]
     palette = [level for number in range(16) for level in (number * 16, 250 - number * 12, 90)]
     images = []
     for number in range(count):
-        noise = 2 * chance.integers(0, 2, (size[1], size[0]), np.uint8)
+        noise = 2 * chance.integers(0, 2, (size[1], size[0] // 2), np.uint8).repeat(2, axis=1)
         pixels = (noise + np.roll(slope, number * 3)).astype(np.uint8)
         if transparent:
             pixels[:40, :40] = 15

@@ -1,5 +1,6 @@
 """Which module reads which kind of file."""
 
+from dataclasses import replace
 from typing import Final, Protocol
 
 from PIL import AvifImagePlugin, Image, ImageFile
@@ -64,7 +65,7 @@ def read_any(
     kind = sniff(window)
     if kind.is_video:
         frames = read_video(window.whole(), spec, bounds)
-        named = [Frame(frame.crop, joined(where, frame.where)) for frame in frames]
+        named = [replace(frame, where=joined(where, frame.where)) for frame in frames]
         return named, [Rest("within the video", window.part(_HEAD_BYTES))]
     reader = _READERS.get(kind)
     if reader is None:

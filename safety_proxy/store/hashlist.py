@@ -104,7 +104,7 @@ class _State:
     shared: tuple[SharedList, ...]
     bounds: tuple[int, int]  # max_distance, min_quality
     version: str = field(init=False)
-    generation: int = field(default_factory=itertools.count().__next__)
+    generation: int = field(init=False, default_factory=itertools.count().__next__)
 
     def __post_init__(self) -> None:
         digest = hashlib.sha256(self.own.digest + str(self.bounds).encode())

@@ -1,5 +1,6 @@
 """Tests of safety_proxy/media/sandbox.py, each in a process that is closed in for good."""
 
+import os
 import platform
 import signal
 import subprocess

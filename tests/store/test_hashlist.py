@@ -339,3 +339,16 @@ async def test_an_empty_file_has_the_digest_that_every_list_may_hold(
     lists = await started(tmp_path, opened, files.write("theirs", f"sha256 {empty}"))
     assert lists.match_exact(empty) is not None
     assert HashLists().match_exact(empty) is None
+
+
+async def test_generation_never_comes_back(tmp_path: Path, opened: AsyncExitStack) -> None:
+    """As the version does when a change is taken back: verdicts in memory are known by it."""
+    lists = await started(tmp_path, opened)
+    seen = [(lists.version, lists.generation)]
+    for _ in range(2):
+        await lists.put(OwnEntry(A, Action.BLOCK))
+        seen.append((lists.version, lists.generation))
+        await lists.remove(A, Action.BLOCK)
+        seen.append((lists.version, lists.generation))
+    assert len({version for version, _ in seen}) == 2
+    assert len({generation for _, generation in seen}) == 5

@@ -9,7 +9,7 @@ from importlib import resources
 
 import torch
 
-from safety_proxy.app import load_clip
+from safety_proxy.assembly import load_clip
 from safety_proxy.crops import UInt8Array
 from safety_proxy.inference.clip import DEMO, RANDOM_WEIGHTS, ClipEmbedder, choose
 from safety_proxy.inference.embedder import Embedder

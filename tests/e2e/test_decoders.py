@@ -77,6 +77,7 @@ async def test_killing_decoders_loses_no_upload_that_a_retry_does_not_bring(
     again: list[int] = []
 
     async def store(body: bytes) -> int:
+        status = 0
         for _ in range(TRIES):
             async with turns:
                 status, _ = await upload(client, proxy.url, body)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from safety_proxy import app, cli
+from safety_proxy import app, assembly, cli
 from safety_proxy.crops import CropSpec, Float32Array, UInt8Array
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.media.spool import Spooler
@@ -165,7 +165,7 @@ class FaultyApp(app.App):
         await super().__aexit__(*exc_info)
 
     def _load(self, settings: Settings) -> FaultyEmbedder:
-        self._embedder = FaultyEmbedder(app.load_clip(settings))
+        self._embedder = FaultyEmbedder(assembly.load_clip(settings))
         return self._embedder
 
     def _made_spooler(self, **options: int) -> Spooler:

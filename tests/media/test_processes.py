@@ -159,7 +159,7 @@ async def test_frames_arrive_byte_for_byte() -> None:
 async def test_spec_and_bounds_reach_the_function() -> None:
     """Every field of both."""
     spec = CropSpec(7, 9, "longest", "bilinear", 114)
-    bounds = Bounds(1, 2, 3, 4.5, 0.25, "refuse", "salt")
+    bounds = Bounds(1, 2, 3, 4.5, 0.25, "refuse", turned=True, salt="salt")
     async with decoders() as pool:
         with pytest.raises(UndecodableImage) as told:
             await decode(pool, "bounds", spec=spec, bounds=bounds)

@@ -17,6 +17,7 @@ import pytest
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.inference.clip import RANDOM_WEIGHTS, ClipChoice, ClipEmbedder, choose
+from safety_proxy.media.bounds import Bounds
 from safety_proxy.media.frames import read_frames
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import check_model, default_policy, load_policy
@@ -136,7 +137,7 @@ def judge_of(small: ClipEmbedder, file: Path | None) -> Judge:
 def sample(small: ClipEmbedder, name: str) -> Float32Array:
     """A sample picture of the package, as the model sees it."""
     body = (DEMO / "samples" / name).read_bytes()
-    frames = read_frames(body, small.crop_spec, max_frame_pixels=10**7, max_frames=4)
+    frames = read_frames(body, small.crop_spec, Bounds())
     return small.embed_images([frame.crop for frame in frames])
 
 

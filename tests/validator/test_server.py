@@ -27,7 +27,8 @@ from safety_proxy.validator import server as servers
 from safety_proxy.validator.server import ValidatorServer
 from safety_proxy.verdict import Verdict
 from tests.fakes import Running, running_proxy, until
-from tests.pictures import BLUE, GREEN, PURPLE, RED, animation, encoded, plain
+from tests.media.samples.boxes import film
+from tests.pictures import BLUE, GREEN, PURPLE, RED, Color, animation, encoded, plain
 from tests.validator.clients import ask, connected, parsed
 from tests.validator.pictrs import FORM_TYPE, PATH, chunked, form, head, request_of
 
@@ -42,7 +43,13 @@ NO_PICTURE = {"msg": "This is no picture or video of a known type", "code": "not
 WEBM = bytes.fromhex("1a45dfa3 9f 4286810142f7810142f2810442f381084282847765626d") + bytes(500)
 MP4 = bytes.fromhex("00000018 66747970 69736f6d 00000200 69736f6d 6d703432") + bytes(500)
 
+
 Spooled = Callable[[], set[str]]
+
+
+def clip(*colors: Color, codec: str = "libx264", kind: str = "mp4") -> bytes:
+    """A video with a frame of each color."""
+    return film([Image.new("RGB", (64, 64), color) for color in colors], codec, kind)
 
 
 @dataclass
@@ -124,6 +131,9 @@ def with_text(picture: bytes, text: str) -> bytes:
         (plain(PURPLE), 406, REFUSED),
         (animation([RED] * 9 + [PURPLE]), 406, REFUSED),
         (blocked_by_hash(), 406, REFUSED),
+        (clip(RED), 200, OK),
+        (clip(*[RED] * 9, PURPLE), 406, REFUSED),  # pict-rs makes videos of animations
+        (clip(*[RED] * 9, PURPLE, kind="webm", codec="libvpx-vp9"), 406, REFUSED),
         (WEBM, 406, DAMAGED),
         (MP4, 406, DAMAGED),
         (b"no picture", 406, NO_PICTURE),

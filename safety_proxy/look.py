@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from safety_proxy.crops import CropSpec, Float32Array
 from safety_proxy.deadline import Deadline
-from safety_proxy.evidence import Evidence
+from safety_proxy.evidence import Evidence, Pdq
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.fingerprint import Fingerprint, fingerprint
@@ -24,6 +24,11 @@ class Look:
     named: Fingerprint
     frames: list[Frame]
 
+    @property
+    def pdq(self) -> tuple[Pdq, ...]:
+        """The PDQ hashes of all frames, each once."""
+        return tuple(dict.fromkeys(pdq for frame in self.frames for pdq in frame.pdq))
+
     def evidence(self, model: str, embeddings: Float32Array) -> Evidence:
         """With the embeddings of the frames under this model, as they will be stored."""
         return Evidence(
@@ -34,7 +39,7 @@ class Look:
             model,
             as_stored(embeddings),
             tuple(frame.where for frame in self.frames),
-            tuple(dict.fromkeys(pdq for frame in self.frames for pdq in frame.pdq)),
+            self.pdq,
         )
 
 
@@ -61,6 +66,10 @@ class Viewer:
                 held.descriptor, held.size_bytes, spec, self._bounds, deadline=deadline
             )
             return Look(sha256, await asyncio.to_thread(fingerprint, held, frames), frames)
+
+    async def name(self, held: Held) -> Fingerprint:
+        """What names these bytes, at least one, whatever is to be seen of them."""
+        return await asyncio.to_thread(fingerprint, held, ())
 
     async def embed(self, frames: list[Frame], batcher: Batcher) -> Float32Array:
         """(F, D) embeddings of the frames. Raises EmbedderUnavailable."""

@@ -8,13 +8,11 @@ and where that fails, `scan.on_failure` decides: here, and nowhere else.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
-
-import numpy as np
 
 from safety_proxy.crops import CropSpec, Float32Array
 from safety_proxy.deadline import Deadline
@@ -26,7 +24,7 @@ from safety_proxy.errors import (
     StoreUnavailable,
     UndecodableImage,
 )
-from safety_proxy.evidence import Evidence
+from safety_proxy.evidence import Evidence, Pdq
 from safety_proxy.inference.batcher import Batcher, Control
 from safety_proxy.logs import get_logger
 from safety_proxy.look import Look, Viewer
@@ -37,6 +35,7 @@ from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import CacheKey, VerdictCache
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.hashlist import HashLists, Match
 from safety_proxy.store.looks import Looks
 from safety_proxy.store.recall import Recall
@@ -48,9 +47,6 @@ _logger = get_logger(__name__)
 
 # For the first pictures after a start, while everything else starts too.
 _PROOF_SECONDS: Final = 60.0
-
-# Of a picture that the model has not seen.
-_NONE: Final = np.empty((0, 0), np.float32)
 
 # Cosine from which on the embeddings of two quite different pictures count as one.
 _SAME: Final = 0.9999
@@ -114,13 +110,16 @@ class Scanner:
         self._lists = lists
         self._recall = recall
         self._viewer = viewer
-        self._looks = Looks()
+        self._looks = Looks()  # of what was scanned
+        self._allowed = Looks()  # of what the admin lets in, see _follow
         self._embedding = SingleFlight[tuple[str, str], Float32Array]("embed")
+        self._following = SingleFlight[str, Look]("follow")
         self._unscanned = unscanned
         self._metrics = metrics
         self._pace = Pace()
         self.model: Model | None = None
         self.proven = False
+        self._works = False  # the model and the lists, whatever the policy is
         self._plain: Float32Array | None = None
 
     @property
@@ -188,11 +187,12 @@ class Scanner:
         embeddings = await model.batcher.embed(crops)
         model.batcher.control = Control(crops[0], embeddings[0])
         self._plain = embeddings[1:]
-        self.proven = (
+        self._works = (
             self._lists.match_exact(blocked.sha256) is not None
-            and self.is_sane(model.judge)
             and float(embeddings[0] @ embeddings[1]) < _SAME
         )
+        # The policy may have been switched while the model looked.
+        self.proven = self._works and self.is_sane(self._loaded().judge)
 
     def is_sane(self, judge: Judge) -> bool:
         """Whether a policy lets a plain picture in; one that does not would fail every user."""
@@ -202,10 +202,16 @@ class Scanner:
     def switch(self, judge: Judge) -> None:
         """Judges by this from the next scan on; who is being scanned is judged as it began."""
         self.model = replace(self._loaded(), judge=judge)
+        self.proven = self._works and self.is_sane(judge)
 
     async def _on_failure(self, media: Media, error: ScanError) -> Verdict | None:
-        """The verdict that lets a picture in unseen; None if the error stands, as by default."""
-        let_in = self._scan_settings.on_failure == "allow"
+        """The verdict that lets a picture in unseen; None if the error stands, as by default.
+
+        What is listed by its bytes stays out: that needs neither decoders nor the model.
+        """
+        chosen = self._scan_settings.on_failure == "allow"
+        listed = await self._match_bytes(media.hold(), media.sha256) if chosen else None
+        let_in = chosen and listed is None
         self._metrics.failure(error.reason)
         _logger.warning(
             "scan failed",
@@ -214,6 +220,8 @@ class Scanner:
             detail=str(error),
             let_in=let_in,
         )
+        if listed is not None:
+            return _listed(media.sha256, self.model, listed)
         if not let_in:
             return None
         with suppress(StoreUnavailable):  # the admin chose that nothing keeps a picture out
@@ -228,18 +236,20 @@ class Scanner:
 
     async def _decide(self, media: Media, deadline: Deadline) -> tuple[Verdict, bool]:
         """The verdict, and whether it was known."""
-        model = self._loaded()
         deadline = deadline.within(self._scan_settings.timeout_seconds)
+        # Before the model is asked for: on_failure must not let in what is listed.
         listed = self._lists.match_exact(media.sha256)
         if listed is not None:
             if listed.action is Action.ALLOW:
-                await self._follow(media, model, deadline)
-            return _listed(media.sha256, model, listed), False
+                await self._follow(media, deadline)
+            return _listed(media.sha256, self.model, listed), False
+        model = self._loaded()
         # What decides is part of the key: a policy or a list that changes counts at once.
-        decides = f"{model.judge.version} {self._lists.generation}"
+        decides = f"{model.judge.version} {self._lists.generation} {self._allowed.generation}"
         key = CacheKey(media.sha256, model.fingerprint, decides)
         known = self._cache.get(key)
         if known is not None:
+            self._recall.seen(media.sha256, model.fingerprint)
             return known, True
         # Held from here on, while this caller surely has the media open: the scan may outlive it
         # when others wait for the same digest.
@@ -250,46 +260,62 @@ class Scanner:
                 return await self._cache.scan_once(key, scan), False
         raise ScanTimeout("no verdict in time")
 
-    async def _follow(self, media: Media, model: Model, deadline: Deadline) -> None:
+    async def _follow(self, media: Media, deadline: Deadline) -> None:
         """Remembers what an allowed file looks like, for when pict-rs shows it to its validator."""
-        if self._follows_allowed:
+        model = self.model
+        if self._follows_allowed and model is not None:
+            look = partial(self._viewer.look, media.hold(), media.sha256, model.crop_spec, deadline)
             with suppress(UndecodableImage, ScanError):
-                look = await self._viewer.look(
-                    media.hold(), media.sha256, model.crop_spec, deadline
-                )
-                self._looks.remember(look.named.shown, media.sha256)
+                shown = (await self._following.run(media.sha256, look)).named.shown
+                self._allowed.remember(shown, media.sha256)
 
     async def _find(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
-        evidence = await self._recall.get(sha256, model.fingerprint)
-        if evidence is None:
-            with self._admitted(deadline):
-                return await self._scan_new(held, sha256, model, deadline)
-        listed = await self._match(evidence)
-        verdict = _listed(sha256, model, listed) if listed else _judged(evidence, model)
-        self._recall.keep(verdict)
-        return verdict
+        known = await self._recall.get(sha256, model.fingerprint)
+        if known is not None:
+            listed = await self._match(sha256, known.sha1, known.md5, known.pdq)
+            verdict = _listed(sha256, model, listed) if listed else _judged(known, model)
+            # Evidence does not tell what it was made of: that may be allowed as other bytes.
+            if verdict.action is not Action.BLOCK or not len(self._allowed):
+                self._recall.keep(verdict)
+                return verdict
+        with self._admitted(deadline):
+            return await self._scan_new(held, sha256, model)
 
-    async def _scan_new(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
+    async def _scan_new(self, held: Held, sha256: str, model: Model) -> Verdict:
+        # Not until the asker's own deadline: others may have joined who have more time.
+        deadline = Deadline.after(self._scan_settings.timeout_seconds)
         try:
             look = await self._viewer.look(held, sha256, model.crop_spec, deadline)
         except UndecodableImage as error:
-            action = model.judge.policy.unreadable
-            reason = Reason(error.code, detail=str(error))
-            return _verdict(sha256, model, action, Source.UNREADABLE, reason)
-        listed = await self._match(look.evidence(model.fingerprint, _NONE))
-        listed = listed or self._allowed_look(look)
+            return await self._unreadable(held, sha256, model, error)
+        named = look.named
+        listed = await self._match(sha256, named.sha1, named.md5, look.pdq)
+        if listed is None or listed.kind is Kind.PDQ:
+            listed = self._allowed_look(look) or listed
         if listed is not None:
             return _listed(sha256, model, listed)
         evidence = look.evidence(model.fingerprint, await self._embeddings(look, model))
-        self._looks.remember(look.named.shown, sha256)
+        self._looks.remember(named.shown, sha256)
         verdict = _judged(evidence, model)
         self._recall.keep(verdict, evidence)
         self._metrics.scan(verdict)
         return verdict
 
+    async def _unreadable(
+        self, held: Held, sha256: str, model: Model, error: UndecodableImage
+    ) -> Verdict:
+        """The policy's action; but no policy lets in what is listed by its bytes."""
+        action = model.judge.policy.unreadable
+        if action is not Action.BLOCK:
+            listed = await self._match_bytes(held, sha256)
+            if listed is not None:
+                return _listed(sha256, model, listed)
+        reason = Reason(error.code, detail=str(error))
+        return _verdict(sha256, model, action, Source.UNREADABLE, reason)
+
     def _allowed_look(self, look: Look) -> Match | None:
-        """The allow of other bytes that show exactly this."""
-        origin = self._looks.origin(look.named.shown)
+        """The allow of other bytes that show exactly this: as theirs, it goes before PDQ."""
+        origin = self._allowed.origin(look.named.shown)
         listed = self._lists.match_exact(origin) if origin else None
         return listed if listed is not None and listed.action is Action.ALLOW else None
 
@@ -307,15 +333,18 @@ class Scanner:
         embed = partial(self._viewer.embed, look.frames, model.batcher)
         return await self._embedding.run((shown, model.fingerprint), embed)
 
-    async def _match(self, evidence: Evidence) -> Match | None:
+    async def _match(
+        self, sha256: str, sha1: str, md5: str, pdq: Sequence[Pdq] = ()
+    ) -> Match | None:
         """What the lists say of a picture by all of its hashes."""
-        return await asyncio.to_thread(
-            self._lists.match,
-            evidence.sha256,
-            sha1=evidence.sha1,
-            md5=evidence.md5,
-            pdq=evidence.pdq,
-        )
+        return await asyncio.to_thread(self._lists.match, sha256, sha1=sha1, md5=md5, pdq=pdq)
+
+    async def _match_bytes(self, held: Held, sha256: str) -> Match | None:
+        """What the lists say of bytes that nothing has been seen of."""
+        if not held.size_bytes:
+            return self._lists.match_exact(sha256)
+        named = await self._viewer.name(held)
+        return await self._match(sha256, named.sha1, named.md5)
 
     @contextmanager
     def _admitted(self, deadline: Deadline) -> Iterator[None]:
@@ -348,7 +377,7 @@ def _judged(evidence: Evidence, model: Model) -> Verdict:
     )
 
 
-def _listed(sha256: str, model: Model, match: Match) -> Verdict:
+def _listed(sha256: str, model: Model | None, match: Match) -> Verdict:
     """What a list says of it."""
     source = Source.ALLOW_LIST if match.action is Action.ALLOW else Source.BLOCK_LIST
     reason = Reason(source.value.replace("_", "-"), detail=str(match))

@@ -21,6 +21,7 @@ class Looks:
     """Digest of crops -> digest of the bytes that they were made of, for some minutes.
 
     Whether those bytes are still allowed, or still known, the caller asks anew.
+    generation: another when there is something new to be found.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Looks:
     ) -> None:
         self._seconds = seconds
         self._clock = clock
+        self.generation = 0
         self._known: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -35,6 +37,8 @@ class Looks:
 
     def remember(self, shown: str, sha256: str) -> None:
         """The bytes `sha256` have just been decoded to the crops `shown`."""
+        if self.origin(shown) != sha256:
+            self.generation += 1
         self._known[shown] = (sha256, self._clock() + self._seconds)
         self._known.move_to_end(shown)
         while len(self._known) > _MAX_ENTRIES:

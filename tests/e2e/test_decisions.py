@@ -164,6 +164,7 @@ async def test_a_policy_is_switched_in_the_running_server_without_a_lost_request
         while not done.is_set():
             body = plain((len(statuses) % 256, 7, 7))
             statuses.append((await upload(client, proxy.url, body))[0])
+            await asyncio.sleep(0.05)  # pict-rs' database has been seen to spin without a pause
 
     going_on = spawn(go_on(), name="uploads")
     admin = ("--admin", proxy.admin_url)
@@ -183,7 +184,7 @@ async def test_a_policy_is_switched_in_the_running_server_without_a_lost_request
             pass
     done.set()
     await going_on
-    assert len(statuses) > 10
+    assert len(statuses) > 5
     assert set(statuses) == {201}
     assert (await proxy.stats())["failures"] == {}
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from safety_proxy.crops import Float32Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanError, ScanTimeout
 from safety_proxy.look import Viewer
+from safety_proxy.media.bounds import Frame
+from safety_proxy.media.frames import read_frames
 from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import Policy
+from safety_proxy.policy.tables import Rule
 from safety_proxy.scanner import Cleared, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
@@ -26,6 +30,7 @@ from safety_proxy.store.evidence import EvidenceStore
 from safety_proxy.store.hashlist import HashLists
 from safety_proxy.store.hashlist import test_picture as blocked_test_picture
 from safety_proxy.store.recall import Recall
+from safety_proxy.store.shared import ListSource
 from safety_proxy.store.unscanned import Unscanned
 from safety_proxy.tasks import spawn
 from safety_proxy.verdict import Action, Source
@@ -49,6 +54,10 @@ class Scanning:
     cache: VerdictCache
     metrics: Metrics
     unscanned: Unscanned
+    lists: HashLists
+    evidence: EvidenceStore
+    recall: Recall
+    decoders: InProcessDecoders
 
 
 def soon() -> Deadline:
@@ -58,20 +67,25 @@ def soon() -> Deadline:
 
 @asynccontextmanager
 async def scanning(
-    embedder: FakeEmbedder | None = None, policy: Policy | None = None, **sections: dict[str, Any]
+    embedder: FakeEmbedder | None = None,
+    policy: Policy | None = None,
+    sources: Sequence[ListSource] = (),
+    **sections: dict[str, Any],
 ) -> AsyncIterator[Scanning]:
-    """A scanner over a FakeEmbedder; `sections` are settings."""
+    """A scanner over a FakeEmbedder; `sources` are shared lists, `sections` settings."""
     settings = Settings.model_validate(sections)
     cache, metrics, embedder = VerdictCache(100), Metrics(), embedder or FakeEmbedder()
     with TemporaryDirectory() as folder:
         database = Database(Path(folder))
         await database.open()
         unscanned, decoders = Unscanned(database), InProcessDecoders()
-        recall = Recall(EvidenceStore(database, keep_seconds=3600, max_embeddings=1000))
+        evidence = EvidenceStore(database, keep_seconds=3600, max_embeddings=1000)
+        recall, lists = Recall(evidence), HashLists(sources, database=database)
+        await lists.load()
         scanner = Scanner(
             settings,
             cache=cache,
-            lists=HashLists(database=database),
+            lists=lists,
             recall=recall,
             unscanned=unscanned,
             viewer=Viewer(settings, decoders, metrics),
@@ -79,7 +93,9 @@ async def scanning(
         )
         scanner.model = model = model_of(embedder, metrics, policy=policy)
         try:
-            yield Scanning(scanner, embedder, cache, metrics, unscanned)
+            yield Scanning(
+                scanner, embedder, cache, metrics, unscanned, lists, evidence, recall, decoders
+            )
         finally:
             embedder.go.set()
             await model.batcher.aclose()
@@ -148,7 +164,7 @@ async def test_what_cannot_be_read_has_the_action_of_the_policy(
 
 
 async def test_before_the_model_has_loaded_every_scan_fails() -> None:
-    """Also for what is on a list: the proxy is not ready."""
+    """Of what is on no list: see tests/test_scanner_lists.py."""
     async with scanning() as it:
         it.scanner.model, model = None, it.scanner.model
         with await media_of(plain(RED)) as media:
@@ -313,6 +329,61 @@ async def test_scanner_proves_itself_by_what_is_built_in() -> None:
                 await it.scanner.prove(hit, clean)
                 assert it.scanner.proven is proven
             assert it.metrics.verdicts_by_action == {}  # nothing that users sent
+
+
+async def test_another_policy_proves_the_scanner_or_not() -> None:
+    """It may come while the model looks at its first pictures, or mend what they found."""
+    strict = color_policy().model_copy(
+        update={"rules": [Rule.model_validate({"name": "red", "action": "block", "all": ["red"]})]}
+    )
+    async with scanning(policy=strict) as it:
+        scanner = it.scanner
+        assert scanner.model is not None
+        lax = scanner.model.judge_of(color_policy())
+        with await media_of(blocked_test_picture()) as hit, await media_of(plain(RED)) as clean:
+            await scanner.prove(hit, clean)
+            assert not scanner.proven
+            scanner.switch(lax)
+            assert scanner.proven
+            it.embedder.go.clear()
+            proving = spawn(scanner.prove(hit, clean), name="prove")
+            await until(lambda: len(it.embedder.batches) == 2)
+            scanner.switch(scanner.model.judge_of(strict))
+            it.embedder.go.set()
+            await proving
+            assert not scanner.proven
+
+
+async def test_who_joins_a_scan_has_its_own_time() -> None:
+    """Not that of the first, whose client said that it would not wait."""
+    async with scanning() as it:
+        decoding = threading.Event()
+
+        def decode(*args: Any) -> list[Frame]:
+            assert decoding.wait(30)
+            return read_frames(*args)
+
+        it.decoders.decoding = decode
+        with await media_of(plain(PURPLE)) as media:
+            hasty = spawn(it.scanner.scan(media, Deadline.after(0.2)), name="scan")
+            await until(lambda: it.scanner.in_flight == 1)
+            patient = spawn(it.scanner.scan(media, soon()), name="scan")
+            with pytest.raises(ScanTimeout):
+                await hasty
+            decoding.set()
+            assert (await patient).action is Action.BLOCK
+        assert it.embedder.batches == [1]
+
+
+async def test_what_is_at_hand_counts_as_seen() -> None:
+    """Else what everybody asks for would be forgotten as what nobody does."""
+    async with scanning() as it:
+        with await media_of(plain(RED)) as media:
+            await it.scanner.scan(media, soon())
+            it.evidence._seen.clear()
+            await it.scanner.scan(media, soon())
+        assert it.cache.counts.hits == 1
+        assert list(it.evidence._seen) == [(media.sha256, "fake/fp32")]
 
 
 async def test_new_policy_or_model_judges_known_bytes_anew() -> None:

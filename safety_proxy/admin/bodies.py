@@ -1,14 +1,18 @@
 """What the admin's routes are sent, and how they say no.
 
 A web page that the admin looks at can send some types of body to any address without asking. The
-types here are none of these, and what names an `Origin` comes from a page: both are refused.
+types here are none of these, and what names an `Origin` comes from a page: both are refused. So is
+a `Host` that somebody could own: a page of theirs may let its name lead here, and then reads what
+it likes without an `Origin`.
 """
 
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -17,6 +21,12 @@ from safety_proxy.media.spool import Media, Spooler
 
 JSON_TYPE: Final = "application/json"
 FILE_TYPE: Final = "application/octet-stream"
+
+# Top-level names that the public name system does not have (RFC 6761, RFC 6762, ICANN).
+_PRIVATE: Final = frozenset({"localhost", "local", "internal"})
+
+# Of an application: the name that its listener goes by in the settings.
+HOST: Final = web.AppKey("host", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,12 +39,33 @@ def guarded(handler: Handler) -> Handler:
         try:
             if "Origin" in request.headers:
                 raise ConfigError("This is for the command line, not for a web page.")
+            if not _is_own(request):
+                raise ConfigError(
+                    f"{request.host}: call the admin listener by its IP address, by the name that "
+                    "server.admin_host gives, or by one that nobody can register: without a dot, "
+                    "or in .local or .internal."
+                )
             return await handler(request)
+        except web.HTTPRequestEntityTooLarge as error:
+            return web.json_response({"msg": error.text, "code": "too_large"}, status=error.status)
         except SafetyProxyError as error:
             status = 400 if isinstance(error, ConfigError) else error.status
             return web.json_response({"msg": str(error), "code": error.reason}, status=status)
 
     return guarded_handler
+
+
+def _is_own(request: web.Request) -> bool:
+    """Whether the `Host` is the listener's own name, or one that nobody can register."""
+    try:
+        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+        if name == request.app.get(HOST, "").lower():
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        labels = name.removesuffix(".").split(".")
+        return len(labels) == 1 or labels[-1] in _PRIVATE
+    return True
 
 
 async def json_of(request: web.Request) -> dict[str, Any]:
@@ -43,7 +74,7 @@ async def json_of(request: web.Request) -> dict[str, Any]:
         raise ConfigError(f"Send a JSON object, with `Content-Type: {JSON_TYPE}`.")
     try:
         body = json.loads(await request.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"The body is no JSON: {error}.") from error
     if not isinstance(body, dict):
         raise ConfigError("The body is not a JSON object.")
@@ -63,4 +94,8 @@ def text_in(fields: Any, name: str) -> str:
     value = fields.get(name, "")
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be text, not {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise ConfigError(f"{name} is no text: {error.reason} at {error.start}.") from error
     return value.strip()

@@ -138,10 +138,11 @@ class PolicyAdmin:
             )
         try:
             await asyncio.to_thread(_replace, self._file, text)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter where links lead round in a ring
+            why = getattr(error, "strerror", error)
             return (
                 f"The policy is in force until the next start: {self._file} cannot be replaced "
-                f"({error.strerror}). Write it there yourself, or let policy.file name a file in a "
+                f"({why}). Write it there yourself, or let policy.file name a file in a "
                 "folder that the program may write to; a single file mounted into a container "
                 "cannot be replaced, its folder can."
             )
@@ -168,7 +169,8 @@ async def _text(request: web.Request) -> str:
 
 def _limit(request: web.Request) -> int:
     value = request.query.get("limit", str(DEFAULT_LIMIT))
-    if not (value.isascii() and value.isdigit() and int(value) <= MOST_SHOWN):
+    is_short = value.isascii() and value.isdigit() and len(value) <= len(str(MOST_SHOWN))
+    if not (is_short and int(value) <= MOST_SHOWN):
         raise ConfigError(f"limit={value!r}: give a whole number from 0 to {MOST_SHOWN}.")
     return int(value)
 

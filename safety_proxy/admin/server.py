@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from safety_proxy import __version__
+from safety_proxy.admin.bodies import guarded
 from safety_proxy.media.processes import Decoders
 from safety_proxy.metrics import Metrics
 from safety_proxy.scanner import Scanner
@@ -53,7 +54,7 @@ class AdminServer(Collector):
             [
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
-                web.get("/stats", self._stats),
+                web.get("/stats", guarded(self._stats)),  # names clients
                 web.get("/metrics", self._prometheus),
                 *routes,
             ]

@@ -27,8 +27,7 @@ class NoServer(Exception):
 def admin_address(admin: str | None, config: Path | None) -> str:
     """That of --admin, or else of the settings. Raises ConfigError."""
     if admin is not None:
-        url = urlsplit(admin)
-        if url.scheme != "http" or not url.hostname:
+        if not _is_address(admin):
             raise ConfigError(f"--admin {admin}: give an address such as http://127.0.0.1:8581.")
         return admin
     server = load_settings(config).server
@@ -38,6 +37,14 @@ def admin_address(admin: str | None, config: Path | None) -> str:
         if ":" in host
         else (f"http://{host}:{server.admin_port}")
     )
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme == "http" and bool(url.hostname) and url.port != 0
+    except ValueError:  # a bracket that stays open, or a port that is none
+        return False
 
 
 def ask(

@@ -1,5 +1,6 @@
 """Tests of safety_proxy/admin/bodies.py: what the admin's routes take, and how they say no."""
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from safety_proxy.admin.bodies import file_of, guarded, json_of, text_in
+from safety_proxy.admin.bodies import HOST, file_of, guarded, json_of, text_in
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.media.spool import Spooler
 from tests.fakes import ask
+
+JSON = {"Content-Type": "application/json"}
 
 
 @guarded
@@ -33,6 +36,7 @@ async def fail(request: web.Request) -> web.StreamResponse:
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     app = web.Application()
+    app[HOST] = "Admin.example.com"
     app.add_routes([web.post("/echo", echo), web.post("/measure", measure), web.get("/fail", fail)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
@@ -53,6 +57,7 @@ async def test_a_json_object_is_taken(client: ClientSession, url: str) -> None:
         ({"data": b"{}", "headers": {"Content-Type": "text/plain"}}, "Content-Type"),
         ({"data": b"{}"}, "Content-Type"),
         ({"data": b"{", "headers": {"Content-Type": "application/json"}}, "no JSON"),
+        ({"data": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, "no JSON"),
         ({"data": b"\xff", "headers": {"Content-Type": "application/json"}}, "no JSON"),
         ({"json": [1]}, "not a JSON object"),
         ({"json": {}, "headers": {"Origin": "http://evil.example"}}, "not for a web page"),
@@ -86,3 +91,40 @@ def test_fields_are_text() -> None:
     assert text_in({}, "note") == ""
     with pytest.raises(ConfigError, match="note must be text, not 5"):
         text_in({"note": 5}, "note")
+    with pytest.raises(ConfigError, match="note is no text: surrogates not allowed at 1"):
+        text_in({"note": "x\ud800"}, "note")
+
+
+async def test_a_body_that_is_too_large_is_answered_like_other_errors(
+    client: ClientSession, url: str
+) -> None:
+    """The command line shows what it says."""
+    body = io.BytesIO(b"x" * 2_000_000)
+    answer = await ask(client, "POST", url, "/echo", data=body, headers=JSON)
+    assert (answer.status, answer.json["code"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8581", 200),
+        ("proxy.LOCALHOST", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8581", 200),
+        ("[::1]", 200),
+        ("safety-proxy:8581", 200),
+        ("safety-proxy.lemmy.svc.cluster.local:8581", 200),
+        ("admin.example.com:8581", 200),
+        ("rebound.example:8581", 400),
+        ("127.0.0.1.rebound.example", 400),
+        ("rebound.example.", 400),
+        ("localhost.example", 400),
+        ("[::1", 400),
+    ],
+)
+async def test_a_name_that_somebody_could_own_is_no_way_in(
+    client: ClientSession, url: str, host: str, status: int
+) -> None:
+    """A page may let its own name lead to loopback, and be of one origin with what is there."""
+    answer = await ask(client, "POST", url, "/echo", json={}, headers={"Host": host})
+    assert answer.status == status

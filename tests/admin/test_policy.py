@@ -182,7 +182,7 @@ async def test_a_web_page_cannot_send_one(
     assert server.switched == []
 
 
-@pytest.mark.parametrize("limit", ["-1", "501", "x", "", "1e2", "٣"])
+@pytest.mark.parametrize("limit", ["-1", "501", "1" * 5000, "x", "", "1e2", "٣"])
 async def test_a_wrong_limit_is_refused(client: ClientSession, server: Server, limit: str) -> None:
     """Before anything is put in force."""
     status, answer = await send(client, server, f"apply?{urlencode({'limit': limit})}")
@@ -297,6 +297,18 @@ async def test_a_file_that_cannot_be_replaced_is_told_and_the_policy_is_in_force
     assert len(server.switched) == 1
     assert str(file) in answer["problem"]
     assert "until the next start" in answer["problem"]
+
+
+async def test_links_that_lead_round_in_a_ring_are_told(
+    client: ClientSession, tmp_path: Path
+) -> None:
+    """As a folder that is not there is."""
+    file = tmp_path / "policy.toml"
+    file.symlink_to(file)
+    async with running(tmp_path, file=file) as server:
+        status, answer = await send(client, server, "apply")
+    assert status == 200
+    assert "cannot be replaced" in answer["problem"]
 
 
 async def test_a_replacement_that_fails_leaves_the_old_file(

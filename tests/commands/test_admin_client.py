@@ -155,6 +155,13 @@ def test_the_address_is_that_of_the_settings(
 def test_a_given_address_goes_before_the_settings() -> None:
     """If it is one."""
     assert admin_address("http://10.0.0.1:1", None) == "http://10.0.0.1:1"
-    for wrong in ("10.0.0.1:1", "https://10.0.0.1", "http://"):
+    for wrong in (
+        "10.0.0.1:1",
+        "https://10.0.0.1",
+        "http://",
+        "http://h:x",
+        "http://h:99999",
+        "http://[h",
+    ):
         with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:8581"):
             admin_address(wrong, None)

@@ -41,3 +41,13 @@ def test_memory_is_bounded() -> None:
     assert len(looks) == module._MAX_ENTRIES
     assert looks.origin("0") is None
     assert looks.origin("1") == "a" * 64
+
+
+def test_what_is_new_makes_another_generation() -> None:
+    """So that a verdict from before can be told; what is merely seen again does not."""
+    looks = Looks(seconds=60)
+    generations = []
+    for sha256 in ("a", "a", "b", "a"):
+        looks.remember("crops", sha256 * 64)
+        generations.append(looks.generation)
+    assert generations == [1, 1, 2, 3]

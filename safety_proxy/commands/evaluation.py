@@ -42,7 +42,7 @@ ShouldBlock = Annotated[
     typer.Option(help="Pictures that must be caught: harmless stand-ins, never illegal ones"),
 ]
 PolicyFile = Annotated[
-    Path | None, typer.Option("--policy", help="Instead of the server's own policy")
+    Path | None, typer.Option("--policy", help="A policy file, in place of the server's own")
 ]
 ReportFile = Annotated[Path | None, typer.Option("--report", help="Write an HTML page here")]
 Json = Annotated[bool, typer.Option("--json", help="Numbers for machines, and no tables")]
@@ -87,7 +87,8 @@ class EvaluationCommands:
         self,
         source: Source,
         rate: Annotated[
-            float, typer.Option(help="Share of harmless pictures that may be blocked, as 0.001")
+            float,
+            typer.Option(help="Share of harmless pictures that may be blocked, such as 0.001"),
         ],
         out: Annotated[Path | None, typer.Option(help="Write the policy here")] = None,
         should_block: ShouldBlock = None,
@@ -101,7 +102,9 @@ class EvaluationCommands:
         ] = False,
         accept_missed: Annotated[
             bool,
-            typer.Option("--accept-missed", help="Write a policy that misses of --should-block"),
+            typer.Option(
+                "--accept-missed", help="Write the policy even if it misses some of --should-block"
+            ),
         ] = False,
         as_json: Json = False,
     ) -> None:

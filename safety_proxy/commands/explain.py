@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
@@ -62,7 +62,7 @@ def explain(
     else:
         console = Console()
         for part in told(answer, full=full):
-            console.print(part)
+            console.print(part, crop=False)
     if answer["action"] != "allow":
         raise typer.Exit(ExitCode.FOUND)
 
@@ -90,7 +90,10 @@ def told(answer: dict[str, Any], *, full: bool = False) -> Iterator[RenderableTy
         for change in answer["changes"]:
             yield Padding(Text(change["text"]), (0, 0, 0, 2))
             if change["command"]:
-                yield Padding(Text(change["command"], style="cyan", overflow="fold"), (0, 0, 0, 4))
+                # In one line however long, to be copied; in a group, since print() would
+                # otherwise join the text to others and wrap it.
+                command = f"    {change['command']}"
+                yield Group(Text(command, style="cyan", no_wrap=True, overflow="ignore"))
         yield ""
     yield _hashes(answer)
     if policy is not None:

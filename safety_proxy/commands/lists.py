@@ -43,7 +43,7 @@ lists_cli = typer.Typer(
 _FORMATS: Final = ("AVIF", "GIF", "JPEG", "PNG", "WEBP")
 
 Picture = Annotated[str, typer.Argument(help="A file, or the sha256 of one (64 hex digits)")]
-Hash = Annotated[str, typer.Argument(help="An entry of a shared list, in hex")]
+Hash = Annotated[str, typer.Argument(metavar="HASH", help="An entry of a shared list, in hex")]
 Note = Annotated[str, typer.Option(help="Why; kept with the entry, and shown by `explain`")]
 Who = Annotated[str | None, typer.Option(help="Who decides; the user that runs this, if not given")]
 Remove = Annotated[bool, typer.Option("--remove", help="Take it back")]

@@ -15,6 +15,7 @@ from safety_proxy.errors import StoreUnavailable
 from safety_proxy.media.spool import Spooler
 from safety_proxy.proxy.fetch import Fetcher
 from safety_proxy.settings import Settings
+from safety_proxy.store.entries import Kind
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
 from tests.fakes import POLICY_TEXT, FakeServer, ask
@@ -23,7 +24,7 @@ from tests.test_scanner import Scanning, blocked_test_picture, media_of, scannin
 
 FILE = {"Content-Type": "application/octet-stream"}
 STRICTER = POLICY_TEXT.replace('"flag"', '"block"')
-BLOCKS_ALL = POLICY_TEXT.replace("0.6", "0.01").replace('all = ["green"]', 'any = ["red", "green"]')
+BLOCKS_RED = STRICTER.replace('all = ["green"]', 'all = ["red"]')
 
 
 @dataclass
@@ -49,7 +50,9 @@ async def opened(folder: Path, origin_port: int = 80) -> AsyncIterator[Office]:
     settings = Settings.model_validate({"fetch": fetch, "policy": {"file": str(policy)}})
     spooler = Spooler(file_bytes=1_000_000, total_bytes=10_000_000)
     async with AsyncExitStack() as closing:
-        it = await closing.enter_async_context(scanning(sources=[ListSource("others", listed)]))
+        it = await closing.enter_async_context(
+            scanning(sources=[ListSource("others", listed, Kind.SHA256)])
+        )
         with await media_of(blocked_test_picture()) as hit, await media_of(plain(RED)) as clean:
             await it.scanner.prove(hit, clean)
         fetcher = Fetcher(settings.fetch, spooler)
@@ -93,7 +96,7 @@ async def test_a_policy_that_blocks_the_plain_picture_is_refused(
 ) -> None:
     """It would fail every user."""
     answer = await ask(
-        client, "POST", office.url, f"/api/v1/policy/{what}", data=BLOCKS_ALL, headers=FILE
+        client, "POST", office.url, f"/api/v1/policy/{what}", data=BLOCKS_RED, headers=FILE
     )
     assert (answer.status, answer.json["code"]) == (400, "config")
     assert "plain gray" in answer.json["msg"]

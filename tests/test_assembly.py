@@ -1,5 +1,6 @@
 """Tests of safety_proxy/assembly.py: parts are what the settings say."""
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,9 @@ async def test_a_model_judges_by_its_policy() -> None:
     settings = settings_of(policy={"severity": 0.5})
     for policy, used in (
         (color_policy(), color_policy()),
-        (None, default_policy("fake/fp32", severity=0.5)),
+        (None, await asyncio.to_thread(default_policy, "fake/fp32", severity=0.5)),
     ):
-        model = build_model(settings, embedder, policy, Metrics())
+        model = await asyncio.to_thread(build_model, settings, embedder, policy, Metrics())
         assert (model.fingerprint, model.crop_spec) == (embedder.fingerprint, embedder.crop_spec)
         assert model.judge.policy == used
         assert model.judge_of(color_policy()).version == color_policy().version

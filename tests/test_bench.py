@@ -59,13 +59,18 @@ async def test_it_sees_what_the_server_sees(decoders: Decoders, body: bytes) -> 
 async def test_what_cannot_be_looked_at_is_an_error_of_its_own(
     decoders: Decoders, tmp_path: Path
 ) -> None:
-    """No picture, and no time left."""
+    """The survey goes on without it."""
     file = tmp_path / "notes.txt"
     file.write_text("no picture")
     async with open_bench(Settings()) as bench:
-        with await asyncio.to_thread(Media.from_path, file) as media:
-            with pytest.raises(UndecodableImage):
-                await bench.looker.look(media)
+        media = await asyncio.to_thread(Media.from_path, file)
+        with media, pytest.raises(UndecodableImage):
+            await bench.looker.look(media)
+
+
+@pytest.mark.usefixtures("decoders")
+async def test_a_picture_has_many_times_the_time_of_a_scan() -> None:
+    """For many wait at once here; but there is an end to it."""
     hasty = Settings.model_validate({"scan": {"timeout_seconds": 1e-9}})
     async with open_bench(hasty) as bench:
         with await media_of(plain(RED)) as media, pytest.raises(ScanTimeout):

@@ -57,10 +57,14 @@ def guarded(handler: Handler) -> Handler:
 
 def _is_own(request: web.Request) -> bool:
     """Whether the `Host` is the listener's own name, or one that nobody can register."""
+    host = request.headers.get("Host", "")
     try:
-        name = urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
-        if name == request.app.get(HOST, "").lower():
-            return True
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a bracket that stays open
+        return False
+    if name == request.app.get(HOST, "").lower():
+        return True
+    try:
         ipaddress.ip_address(name)
     except ValueError:
         labels = name.removesuffix(".").split(".")

@@ -152,7 +152,7 @@ class Scanner:
         self._metrics.verdict(verdict)
         _logger.info(
             "scan",
-            sha256=verdict.sha256[:16],
+            sha256=verdict.sha256,  # whole: `allow` and `explain` take it
             action=verdict.action.value,
             source=verdict.source.value,
             cached=cached,
@@ -215,7 +215,7 @@ class Scanner:
         self._metrics.failure(error.reason)
         _logger.warning(
             "scan failed",
-            sha256=media.sha256[:16],
+            sha256=media.sha256,
             reason=error.reason,
             detail=str(error),
             let_in=let_in,
@@ -273,7 +273,9 @@ class Scanner:
         known = await self._recall.get(sha256, model.fingerprint)
         if known is not None:
             listed = await self._match(sha256, known.sha1, known.md5, known.pdq)
-            verdict = _listed(sha256, model, listed) if listed else _judged(known, model)
+            verdict = (
+                _listed(sha256, model, listed) if listed else await _judged_aside(known, model)
+            )
             # Evidence does not tell what it was made of: that may be allowed as other bytes.
             if verdict.action is not Action.BLOCK or not len(self._allowed):
                 self._recall.keep(verdict)
@@ -296,7 +298,7 @@ class Scanner:
             return _listed(sha256, model, listed)
         evidence = look.evidence(model.fingerprint, await self._embeddings(look, model))
         self._looks.remember(named.shown, sha256)
-        verdict = _judged(evidence, model)
+        verdict = await _judged_aside(evidence, model)
         self._recall.keep(verdict, evidence)
         self._metrics.scan(verdict)
         return verdict
@@ -363,8 +365,13 @@ class Scanner:
             self._pace.end(reached=reached)
 
 
+async def _judged_aside(evidence: Evidence, model: Model) -> Verdict:
+    """What the policy says of it, found out on a thread: a video takes a tenth of a second."""
+    return await asyncio.to_thread(_judged, evidence, model)
+
+
 def _judged(evidence: Evidence, model: Model) -> Verdict:
-    """What the policy says of it. Raises EmbedderUnavailable on values that are not finite."""
+    """That, and it blocks. Raises EmbedderUnavailable on values that are not finite."""
     judgment = model.judge.judge(evidence.embeddings, evidence.places)
     return Verdict(
         judgment.action,

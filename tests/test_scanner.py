@@ -20,6 +20,7 @@ from safety_proxy.media.bounds import Frame
 from safety_proxy.media.frames import read_frames
 from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
+from safety_proxy.policy.judge import Judge, Judgment
 from safety_proxy.policy.policy import Policy
 from safety_proxy.policy.tables import Rule
 from safety_proxy.scanner import Cleared, Scanner
@@ -29,6 +30,7 @@ from safety_proxy.store.database import Database
 from safety_proxy.store.evidence import EvidenceStore
 from safety_proxy.store.hashlist import HashLists
 from safety_proxy.store.hashlist import test_picture as blocked_test_picture
+from safety_proxy.store.listed import OwnEntry
 from safety_proxy.store.recall import Recall
 from safety_proxy.store.shared import ListSource
 from safety_proxy.store.unscanned import Unscanned
@@ -375,6 +377,25 @@ async def test_who_joins_a_scan_has_its_own_time() -> None:
         assert it.embedder.batches == [1]
 
 
+async def test_judging_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a video with a thousand frames it takes a third of a second."""
+    threads, judge = set(), Judge.judge
+
+    def judging(*args: Any) -> Judgment:
+        threads.add(threading.current_thread())
+        return judge(*args)
+
+    monkeypatch.setattr(Judge, "judge", judging)
+    async with scanning() as it:
+        for _ in range(2):  # what has been scanned, and what is known
+            with await media_of(plain(RED)) as media:
+                await it.scanner.scan(media, soon())
+            await it.recall.aclose()
+            await it.lists.put(OwnEntry("a" * 64, Action.BLOCK))  # nothing is at hand any more
+    assert threads
+    assert threading.main_thread() not in threads
+
+
 async def test_what_is_at_hand_counts_as_seen() -> None:
     """Else what everybody asks for would be forgotten as what nobody does."""
     async with scanning() as it:
@@ -486,7 +507,7 @@ async def test_model_that_gives_nan_never_clears() -> None:
 
 
 async def test_log_has_one_line_a_scan_and_no_bytes(caplog: pytest.LogCaptureFixture) -> None:
-    """The digest's beginning, what was decided, and why."""
+    """The digest, which `allow` and `explain` take, what was decided, and why."""
     async with scanning() as it:
         with (
             caplog.at_level("INFO", "safety_proxy.scanner"),
@@ -495,5 +516,5 @@ async def test_log_has_one_line_a_scan_and_no_bytes(caplog: pytest.LogCaptureFix
             await it.scanner.scan(media, soon())
         (record,) = caplog.records
         line = record.getMessage()
-        assert f"sha256={media.sha256[:16]} action=block source=policy cached=False" in line
+        assert f"sha256={media.sha256} action=block source=policy cached=False" in line
         assert "red-and-blue: red 0.7" in line

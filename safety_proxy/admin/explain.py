@@ -34,7 +34,8 @@ class Explaining:
     look: what a scan finds out about a file; raises UndecodableImage, ScanError.
     known: what an earlier scan found out about these bytes; None if none has seen them.
     fetch: the file at an address, which the stack closes; raises DownloadFailed, Busy.
-    explain: what the policy in force says; raises ScanError while there is no model.
+    explain: what the policy in force says; raises ScanError while there is no model. Called on a
+        thread: a video takes seconds.
     unreadable: the policy's action for a file that no picture can be read from.
     """
 
@@ -106,7 +107,7 @@ class ExplainAdmin:
             md5=evidence.md5,
             pdq=evidence.pdq,
         )
-        explanation = self._explaining.explain(evidence)
+        explanation = await asyncio.to_thread(self._explaining.explain, evidence)
         listed = _listed(match, evidence.sha256)
         return {
             "sha256": evidence.sha256,

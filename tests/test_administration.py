@@ -16,11 +16,12 @@ from safety_proxy.media.spool import Spooler
 from safety_proxy.proxy.fetch import Fetcher
 from safety_proxy.settings import Settings
 from safety_proxy.store.entries import Kind
+from safety_proxy.store.hashlist import test_picture as blocked_picture
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
 from tests.fakes import POLICY_TEXT, FakeServer, ask
 from tests.pictures import GREEN, PURPLE, RED, plain
-from tests.test_scanner import Scanning, blocked_test_picture, media_of, scanning, soon
+from tests.test_scanner import Scanning, media_of, scanning, soon
 
 FILE = {"Content-Type": "application/octet-stream"}
 STRICTER = POLICY_TEXT.replace('"flag"', '"block"')
@@ -53,7 +54,7 @@ async def opened(folder: Path, origin_port: int = 80) -> AsyncIterator[Office]:
         it = await closing.enter_async_context(
             scanning(sources=[ListSource("others", listed, Kind.SHA256)])
         )
-        with await media_of(blocked_test_picture()) as hit, await media_of(plain(RED)) as clean:
+        with await media_of(blocked_picture()) as hit, await media_of(plain(RED)) as clean:
             await it.scanner.prove(hit, clean)
         fetcher = Fetcher(settings.fetch, spooler)
         closing.push_async_callback(fetcher.aclose)

@@ -6,17 +6,18 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
-from safety_proxy.crops import Float32Array
+from safety_proxy.crops import CropSpec, Float32Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.errors import EmbedderUnavailable, QueueFull, ScanError, ScanTimeout
 from safety_proxy.look import Viewer
-from safety_proxy.media.bounds import Frame
+from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.frames import read_frames
 from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
@@ -361,9 +362,9 @@ async def test_who_joins_a_scan_has_its_own_time() -> None:
     async with scanning() as it:
         decoding = threading.Event()
 
-        def decode(*args: Any) -> list[Frame]:
+        def decode(data: mmap | bytes, spec: CropSpec, bounds: Bounds) -> list[Frame]:
             assert decoding.wait(30)
-            return read_frames(*args)
+            return read_frames(data, spec, bounds)
 
         it.decoders.decoding = decode
         with await media_of(plain(PURPLE)) as media:

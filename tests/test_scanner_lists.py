@@ -10,13 +10,13 @@ from PIL import Image
 
 from safety_proxy.errors import DecodersUnavailable
 from safety_proxy.media.frames import read_frames
+from safety_proxy.store.hashlist import test_picture as blocked_picture
 from safety_proxy.store.listed import OwnEntry
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action, Source, Verdict
 from tests.fakes import color_policy
 from tests.pictures import PURPLE, RED, encoded, plain
 from tests.test_scanner import Scanning, media_of, scanning, soon
-from tests.test_scanner import blocked_test_picture as blocked_picture
 
 FOLLOWS = {"ids": ["an-id-of-the-validator"]}
 

@@ -15,6 +15,10 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     UV_PYTHON_DOWNLOADS=never \
     VIRTUAL_ENV=/opt/safety-proxy
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# pdqhash comes as C++ for Linux. What it needs to run is in the slim image.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends g++ \
+    && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir "uv==${UV_VERSION}"
 WORKDIR /build
 

@@ -211,12 +211,13 @@ def _write(
             raise given_up(str(error)) from error
         folder = load_settings(config).store.folder
         try:
-            return asyncio.run(_directly(folder, directly)), _LATER
+            return asyncio.run(_directly(folder, directly)), _LATER.format(folder=folder)
         except StoreUnavailable as unavailable:
             raise given_up(f"The database in {folder}: {unavailable}.") from unavailable
 
 
-_LATER: Final = ", from the next start on (no server runs)"
+# With the folder: that of another user's settings would never be looked into.
+_LATER: Final = ", from the next start on (no server runs; written to {folder})"
 
 
 async def _directly(folder: Path, write: Callable[[HashLists], Awaitable[Any]]) -> Any:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from safety_proxy.commands.lists import register
 from safety_proxy.errors import ConfigError
+from safety_proxy.settings import load_settings
 from safety_proxy.store.database import Database
 from safety_proxy.store.hashlist import HashLists
 from safety_proxy.store.listed import Exclusion, OwnEntry
@@ -132,10 +133,11 @@ def test_a_block_spreads_unless_it_is_exact(server: tuple[Listing, str], picture
 def test_without_a_server_the_database_is_written(
     tmp_path: Path, config: Path, picture: Path
 ) -> None:
-    """Same entries, PDQ hash and all, and it is said when they take effect."""
+    """Same entries, PDQ hash and all, and it is said when they take effect, and where they are."""
     result = run("block", str(picture), "--note", "spam", "--config", str(config))
     assert result.exit_code == 0
-    assert "from the next start on (no server runs)" in result.output
+    folder = load_settings(config).store.folder
+    assert f"from the next start on (no server runs; written to {folder})" in result.output
     run("allow", "a" * 64, "--who", "anna", "--config", str(config))
     run("lists", "exclude", MD5, "--note", "stock", "--config", str(config))
     (block, allow), (excluded,) = written(tmp_path)

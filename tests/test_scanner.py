@@ -196,8 +196,8 @@ async def test_pictures_that_look_the_same_share_a_forward_pass_under_way() -> N
         it.embedder.go.clear()
         media = [await media_of(plain(PURPLE) + bytes(n)) for n in range(5)]
         scans = [spawn(it.scanner.scan(one, soon()), name="scan") for one in media]
-        await until(lambda: it.scanner.in_flight == 5)
-        await until(it.embedder.started.is_set)
+        flights = it.scanner._embedding._flights
+        await until(lambda: [flight.waiting for flight in flights.values()] == [5])
         it.embedder.go.set()
         verdicts = await asyncio.gather(*scans)
         assert [verdict.sha256 for verdict in verdicts] == [one.sha256 for one in media]

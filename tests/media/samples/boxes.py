@@ -1,6 +1,7 @@
 """The boxes of MP4 and the elements of Matroska, to make files that no program would write."""
 
 import io
+import os
 import struct
 from collections.abc import Sequence
 
@@ -71,6 +72,17 @@ def film(
     **options: str,
 ) -> bytes:
     """A film of these pictures, `rate` a second."""
+    try:
+        return _encoded(images, codec, kind, rate=rate, **options)
+    finally:
+        # SVT-AV1 gives the thread that calls it real-time priority where it may, and every process
+        # that is started from there inherits it: a server that spins starves the whole machine.
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _encoded(
+    images: Sequence[Image.Image], codec: str, kind: str, *, rate: int, **options: str
+) -> bytes:
     body = io.BytesIO()
     with av.open(body, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=rate, options=options)

@@ -44,6 +44,8 @@ def serve(
     ] = None,
 ) -> None:
     """Run the proxy in front of pict-rs until SIGTERM or SIGINT."""
+    # Until `_serve` handles it, a reload must not end the program that is starting.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = load_settings(config)
     configure(settings.log_level, settings.log_format)
     asyncio.run(_serve(settings))

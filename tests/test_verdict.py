@@ -38,7 +38,7 @@ def test_names_are_those_of_policy_files_and_metrics() -> None:
     """Other programs read them."""
     assert [str(action) for action in Action] == ["allow", "flag", "block"]
     names = [str(source) for source in Source]
-    assert names == ["policy", "block_list", "unreadable", "unscanned"]
+    assert names == ["policy", "allow_list", "block_list", "unreadable", "unscanned"]
 
 
 def test_a_verdict_cannot_be_changed() -> None:

@@ -16,7 +16,7 @@ The map, from the edge inward; imports go downward only:
                   it sees of a file
     media/        spooled bytes with their digest, and the crops that a model looks at, decoded in
                   processes of their own
-    store/        verdicts and embeddings already known, lists of hashes, and what outlives a restart
+    store/        verdicts and embeddings already known, lists of hashes, what outlives a restart
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons
     metrics.py, pace.py, logs.py, settings.py, tasks.py

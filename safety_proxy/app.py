@@ -10,11 +10,12 @@ from typing import Self
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
+from safety_proxy.admin.bodies import HOST
 from safety_proxy.admin.server import AdminServer
 from safety_proxy.administration import Administration
 from safety_proxy.assembly import build_decoders, build_model, load_clip, own_policy
 from safety_proxy.deadline import Deadline
-from safety_proxy.errors import ConfigError, ScanError
+from safety_proxy.errors import ConfigError, ScanError, StoreUnavailable, UndecodableImage
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.logs import get_logger
 from safety_proxy.look import Viewer
@@ -124,8 +125,7 @@ class App:
         settings = self.settings
         self._closing.push_async_callback(self._database.aclose)
         await self._database.open()
-        await self._unscanned.load()
-        await self._lists.load()
+        await self._load_decisions()
         self._closing.push_async_callback(self._evidence.aclose)
         self._closing.push_async_callback(self._recall.aclose)
         sweeping = spawn(self._evidence.keep_forever(), name="sweep evidence")
@@ -170,6 +170,7 @@ class App:
             routes=self._administration.routes,
         )
         server = settings.server
+        admin.app[HOST] = server.admin_host
         self.admin_port = await self._listen(
             web.AppRunner(admin.app, access_log=None, shutdown_timeout=_LAST_WORDS_SECONDS),
             server.admin_host,
@@ -187,6 +188,17 @@ class App:
         self._closing.push_async_callback(self._drain, runner, requests)
         # Last, since a port that is taken should be told at once, not after a download.
         self._loading = spawn(self._load_model(), name="load model")
+
+    async def _load_decisions(self) -> None:
+        """What earlier runs and the admin left in the database. Raises ConfigError."""
+        try:
+            await self._unscanned.load()
+            await self._lists.load()
+        except StoreUnavailable as error:
+            raise ConfigError(
+                f"Database {self._database.path}: {error}. If another process holds the file, end "
+                "that; if it is damaged, move it away and it is made anew."
+            ) from error
 
     async def _listen(self, runner: web.BaseRunner, host: str, port: int) -> int:
         """Starts a listener; its port, also where any free one was asked for.
@@ -265,7 +277,7 @@ class App:
                 _logger.warning("policy", name=policy.name, note=note)
         try:
             await self.scanner.prove(*self._pictures)
-        except ScanError as error:
+        except (ScanError, UndecodableImage) as error:
             _logger.warning("the model failed its first pictures", detail=str(error))
         if not self.scanner.proven:
             _logger.error(

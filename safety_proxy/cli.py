@@ -98,16 +98,18 @@ async def _serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    async with App(settings) as app:
+    app = App(settings)
+    # Before anything else: until it is handled, this signal ends the process.
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, lambda: spawn(app.reload(), name="reload")
+    )
+    async with app:
         _logger.info(
             "listening",
             public=f"{settings.server.host}:{app.port}",
             admin=f"{settings.server.admin_host}:{app.admin_port}",
             # Not the whole address, which may hold a password.
             pictrs=f"{settings.upstream.url.host}:{settings.upstream.url.port}",
-        )
-        asyncio.get_running_loop().add_signal_handler(
-            signal.SIGHUP, lambda: spawn(app.reload(), name="reload")
         )
         ready = spawn(app.ready(), name="ready")
         stopped = spawn(stop.wait(), name="stop")

@@ -29,6 +29,7 @@ class Evidence:
     embeddings: (F, D) float32, L2-normalized, a row for each crop that was looked at.
     places: for each row where in the file it was seen, as `Reason.where` has it.
     pdq: of each picture in the file that a list could hold.
+    look: how it was chosen which crops to look at, see `look.Viewer.version`.
     """
 
     sha256: str
@@ -39,3 +40,4 @@ class Evidence:
     embeddings: Float32Array
     places: tuple[str, ...]
     pdq: tuple[Pdq, ...] = ()
+    look: str = ""

@@ -1,8 +1,10 @@
 """A file -> what there is to be seen of it, and what the model makes of that; nothing is judged."""
 
 import asyncio
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
+from safety_proxy import __version__
 from safety_proxy.crops import CropSpec, Float32Array
 from safety_proxy.deadline import Deadline
 from safety_proxy.evidence import Evidence, Pdq
@@ -18,11 +20,15 @@ from safety_proxy.store.vectors import as_stored
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A decoded file: its digest, what else names it, and the frames that the model is to see."""
+    """A decoded file: its digest, what else names it, and the frames that the model is to see.
+
+    version: of the viewer that looked.
+    """
 
     sha256: str
     named: Fingerprint
     frames: list[Frame]
+    version: str
 
     @property
     def pdq(self) -> tuple[Pdq, ...]:
@@ -40,11 +46,16 @@ class Look:
             as_stored(embeddings),
             tuple(frame.where for frame in self.frames),
             self.pdq,
+            self.version,
         )
 
 
 class Viewer:
-    """Looks at files, with the bounds of the settings."""
+    """Looks at files, with the bounds of the settings.
+
+    version: another one sees other frames or hidden pictures in the same file, so what is known by
+    it does not count here.
+    """
 
     def __init__(self, settings: Settings, decoders: Decoders, metrics: Metrics) -> None:
         limits = settings.limits
@@ -56,6 +67,8 @@ class Viewer:
             hidden=settings.scan.hidden,
             turned=settings.lists.turned,
         )
+        bounds = replace(self._bounds, salt="")  # which differs with each start, and may
+        self.version = hashlib.sha256(f"{__version__} {bounds}".encode()).hexdigest()[:16]
         self._decoders = decoders
         self._metrics = metrics
 
@@ -65,7 +78,8 @@ class Viewer:
             frames = await self._decoders.decode(
                 held.descriptor, held.size_bytes, spec, self._bounds, deadline=deadline
             )
-            return Look(sha256, await asyncio.to_thread(fingerprint, held, frames), frames)
+            named = await asyncio.to_thread(fingerprint, held, frames)
+            return Look(sha256, named, frames, self.version)
 
     async def name(self, held: Held) -> Fingerprint:
         """What names these bytes, at least one, whatever is to be seen of them."""

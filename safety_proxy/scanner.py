@@ -271,7 +271,7 @@ class Scanner:
 
     async def _find(self, held: Held, sha256: str, model: Model, deadline: Deadline) -> Verdict:
         known = await self._recall.get(sha256, model.fingerprint)
-        if known is not None:
+        if known is not None and known.look == self._viewer.version:
             listed = await self._match(sha256, known.sha1, known.md5, known.pdq)
             verdict = (
                 _listed(sha256, model, listed) if listed else await _judged_aside(known, model)
@@ -330,7 +330,7 @@ class Scanner:
         shown = look.named.shown
         origin = self._looks.origin(shown)
         known = await self._recall.get(origin, model.fingerprint) if origin else None
-        if known is not None:
+        if known is not None and known.look == look.version:
             return known.embeddings
         embed = partial(self._viewer.embed, look.frames, model.batcher)
         return await self._embedding.run((shown, model.fingerprint), embed)

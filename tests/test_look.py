@@ -75,6 +75,23 @@ async def test_the_settings_are_the_bounds() -> None:
     assert given == [Bounds(101, 102, 103, gap_seconds=1.5, hidden="refuse", turned=True)]
 
 
+async def test_other_bounds_or_another_release_are_another_look() -> None:
+    """A restart is not."""
+    sections: list[dict[str, Any]] = [
+        {},
+        {"limits": {"max_frames": 7}},
+        {"limits": {"max_gap_seconds": 7}},
+        {"scan": {"hidden": "refuse"}},
+        {"lists": {"turned": True}},
+    ]
+    versions = []
+    for settings in [*sections, *sections]:
+        async with viewing(**settings) as (viewer, _):
+            versions.append(viewer.version)
+    assert len(set(versions)) == len(sections)
+    assert versions[: len(sections)] == versions[len(sections) :]
+
+
 @pytest.mark.parametrize("body", [b"", b"no picture"])
 async def test_what_cannot_be_read_has_no_look(body: bytes) -> None:
     """Nor has what would end too late; its bytes have a name all the same, where there are any."""
@@ -110,11 +127,13 @@ def test_evidence_is_what_will_be_stored() -> None:
         "a" * 64,
         Fingerprint("b" * 40, "c" * 32, "image/gif", "shown"),
         [Frame(crop, "frame 0", pdq=(second, first)), Frame(crop, "frame 1", pdq=(first,))],
+        "version",
     )
     rows = np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)
     evidence = look.evidence("model", rows)
     assert (evidence.sha256, evidence.sha1, evidence.md5) == ("a" * 64, "b" * 40, "c" * 32)
     assert (evidence.model, evidence.media_type) == ("model", "image/gif")
+    assert evidence.look == "version"
     assert evidence.places == ("frame 0", "frame 1")
     assert evidence.pdq == look.pdq == (second, first)
     assert np.array_equal(evidence.embeddings, as_stored(rows))

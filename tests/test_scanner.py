@@ -397,6 +397,19 @@ async def test_judging_does_not_hold_up_the_loop(monkeypatch: pytest.MonkeyPatch
     assert threading.main_thread() not in threads
 
 
+async def test_what_was_seen_otherwise_is_looked_at_anew() -> None:
+    """With bounds that left out what these would show, it was let in."""
+    async with scanning() as it:
+        with await media_of(plain(RED)) as media:
+            await it.scanner.scan(media, soon())
+            await it.recall.aclose()
+            for version, passes in ((it.scanner._viewer.version, 1), ("another", 2)):
+                it.scanner._viewer.version = version
+                await it.lists.put(OwnEntry("a" * 64, Action.BLOCK))  # nothing is at hand any more
+                await it.scanner.scan(media, soon())
+                assert len(it.embedder.batches) == passes
+
+
 async def test_what_is_at_hand_counts_as_seen() -> None:
     """Else what everybody asks for would be forgotten as what nobody does."""
     async with scanning() as it:

@@ -95,8 +95,12 @@ class ExplainAdmin:
     def _unreadable(self, media: Media, error: UndecodableImage) -> dict[str, Any]:
         match = self._lists.match_exact(media.sha256)
         action = match.action if match else self._explaining.unreadable()
-        head = {"sha256": media.sha256, "action": action.value, "unreadable": str(error)}
-        return head | _listed(match, media.sha256)
+        why = f"{error.code}: {error}"
+        head = {"sha256": media.sha256, "action": action.value, "unreadable": why}
+        answer = head | _listed(match, media.sha256)
+        if match is None and action is not Action.ALLOW:
+            answer["changes"] = as_json([_allowing(media.sha256)])
+        return answer
 
     async def _explained(self, evidence: Evidence) -> dict[str, Any]:
         """The whole of it; a list that decides leaves the policy's say to be read as well."""

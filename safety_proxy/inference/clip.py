@@ -4,6 +4,7 @@ Preprocessing is split: `media.frames` makes the crops, the mean and deviation o
 applied here, on the device, to the whole batch.
 """
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,10 +40,29 @@ class ClipChoice:
 
     @property
     def fingerprint(self) -> str:
-        weights = Path(self.weights).name or "random"
-        name = DEMO if self.name == _demo_name() else self.name
-        parts = [name] if name.startswith(("local-dir:", DEMO)) else [name, weights]
+        """Names what decides on an embedding; of weights in a file, the file's content too.
+
+        Blocks for a second or two where that is large.
+        """
+        if self.name == _demo_name():
+            parts = [DEMO]
+        elif self.name.startswith("local-dir:"):
+            files = sorted(Path(self.name.removeprefix("local-dir:")).glob("*.*"))
+            parts = [f"{self.name}@{_digest(files)}"]
+        elif Path(self.weights).is_file():
+            parts = [self.name, f"{Path(self.weights).name}@{_digest([Path(self.weights)])}"]
+        else:
+            parts = [self.name, self.weights or "random"]
         return "/".join([*parts, self.precision])
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Twelve hex digits of the content of all files."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
 
 
 def choose(settings: ModelSettings) -> ClipChoice:

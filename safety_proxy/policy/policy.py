@@ -62,8 +62,8 @@ def load_policy(file: Path, *, severity: float | None = None) -> Policy:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"Policy file {file} cannot be read: {error.strerror}; check `policy.file` and that "
-            "the user this program runs as may read it."
+            f"Policy file {file} cannot be read: {error.strerror}; check its path and that the "
+            "user this program runs as may read it."
         ) from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1

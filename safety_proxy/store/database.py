@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS pictures (
     pdq BLOB,                       -- 33 bytes each: the hash and its quality
     places TEXT,                    -- JSON list, one for each embedding
     crops INTEGER NOT NULL,         -- how many embeddings there are
+    look TEXT,                      -- how it was chosen what they are of
     first_seen REAL NOT NULL,
     last_seen REAL NOT NULL,
     policy TEXT,                    -- from here on the latest verdict, where there is one

@@ -19,15 +19,16 @@ _PDQ_BYTES: Final = 32
 
 _INSERT = """
 INSERT INTO pictures
-    (sha256, model, sha1, md5, media_type, pdq, places, crops, first_seen, last_seen)
-VALUES (:sha256, :model, :sha1, :md5, :media_type, :pdq, :places, :crops, :now, :now)
+    (sha256, model, sha1, md5, media_type, pdq, places, crops, look, first_seen, last_seen)
+VALUES (:sha256, :model, :sha1, :md5, :media_type, :pdq, :places, :crops, :look, :now, :now)
 ON CONFLICT (sha256, model) DO UPDATE SET
     sha1 = excluded.sha1, md5 = excluded.md5, media_type = excluded.media_type, pdq = excluded.pdq,
-    places = excluded.places, crops = excluded.crops, last_seen = excluded.last_seen
+    places = excluded.places, crops = excluded.crops, look = excluded.look,
+    last_seen = excluded.last_seen
 RETURNING id
 """
 _FIND = """
-SELECT sha1, md5, media_type, pdq, places, vectors, dimensions
+SELECT sha1, md5, media_type, pdq, places, look, vectors, dimensions
 FROM models JOIN pictures ON pictures.model = models.id JOIN embeddings ON picture = pictures.id
 WHERE sha256 = ? AND fingerprint = ?
 """
@@ -66,7 +67,7 @@ def read_evidence(connection: sqlite3.Connection, sha256: str, model: str) -> Ev
     row = connection.execute(_FIND, (bytes.fromhex(sha256), model)).fetchone()
     if row is None:
         return None
-    sha1, md5, media_type, pdq, places, vectors, dimensions = row
+    sha1, md5, media_type, pdq, places, look, vectors, dimensions = row
     embeddings, where = from_blob(vectors, dimensions), _places(places)
     if embeddings is None or len(embeddings) != len(where):
         return None
@@ -79,6 +80,7 @@ def read_evidence(connection: sqlite3.Connection, sha256: str, model: str) -> Ev
         embeddings=embeddings,
         places=where,
         pdq=_pdq_from_blob(pdq),
+        look=look or "",
     )
 
 
@@ -94,7 +96,7 @@ def _places(stored: str) -> tuple[str, ...]:
     """The places of a picture's embeddings; none where they are damaged."""
     try:
         return tuple(json.loads(stored))
-    except ValueError:
+    except (ValueError, TypeError):
         return ()
 
 
@@ -110,6 +112,7 @@ def write_evidence(connection: sqlite3.Connection, evidence: Evidence) -> None:
         "pdq": b"".join(pdq.bits + bytes([pdq.quality]) for pdq in evidence.pdq),
         "places": _compact(evidence.places),
         "crops": len(evidence.places),
+        "look": evidence.look,
         "now": time.time(),
     }
     [(picture,)] = connection.execute(_INSERT, row).fetchall()

@@ -143,7 +143,7 @@ async def test_what_is_no_picture_is_explained(
     listing, url = served
     answer = await explained(client, url, b"no picture")
     assert (answer["action"], answer["match"]) == ("block", None)
-    assert answer["unreadable"] == "not a picture of a known format"
+    assert answer["unreadable"] == "damaged: not a picture of a known format"
     await listing.lists.put(OwnEntry(answer["sha256"], Action.ALLOW))
     assert (await explained(client, url, b"no picture"))["action"] == "allow"
 

@@ -1,6 +1,7 @@
 """Tests of safety_proxy/inference/clip.py, over real open_clip with a model made by the test."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -179,12 +180,7 @@ def test_auto_on_the_cpu_is_the_small_model() -> None:
     ("choice", "fingerprint"),
     [
         (ClipChoice("ViT-L-14", "openai", "cuda", "fp16"), "ViT-L-14/openai/fp16"),
-        (
-            ClipChoice("ViT-L-14", "/models/w.safetensors", "cpu", "bf16"),
-            "ViT-L-14/w.safetensors/bf16",
-        ),
         (ClipChoice("ViT-B-32", "", "cpu", "fp32"), "ViT-B-32/random/fp32"),
-        (ClipChoice("local-dir:/m", "auto", "cpu", "fp32"), "local-dir:/m/fp32"),
         (choose(ModelSettings(name="demo", device="cpu", precision="fp32")), "demo/fp32"),
     ],
 )
@@ -193,6 +189,24 @@ def test_fingerprint_names_model_weights_and_precision(
 ) -> None:
     """Embeddings with equal ones may be compared."""
     assert choice.fingerprint == fingerprint
+
+
+def test_fingerprint_of_weights_in_a_file_changes_with_its_content(tmp_path: Path) -> None:
+    """Under the same name: embeddings of the weights before must not count for these."""
+    weights = tmp_path / "w.safetensors"
+    seen = set()
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        for choice in (
+            ClipChoice("ViT-L-14", str(weights), "cpu", "bf16"),
+            ClipChoice(f"local-dir:{tmp_path}", "auto", "cpu", "bf16"),
+        ):
+            assert choice.fingerprint == choice.fingerprint
+            seen.add(choice.fingerprint)
+    assert len(seen) == 4
+    assert all(
+        re.fullmatch(r"(ViT-L-14/w\.safetensors|local-dir:.*)@[0-9a-f]{12}/bf16", it) for it in seen
+    )
 
 
 def test_threads_are_those_of_this_process() -> None:

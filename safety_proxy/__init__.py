@@ -14,8 +14,8 @@ The map, from the edge inward; imports go downward only:
     rejudge.py    what another policy would make of all known pictures
     scanner.py    the main path: bytes -> Verdict, and the only maker of `Cleared`; look.py is what
                   it sees of a file
-    media/        spooled bytes with their digest, and the crops that a model looks at, decoded in
-                  processes of their own
+    media/        spooled bytes with their digest, and the crops that a model looks at; formats/ has
+                  a reader of each type, isolation/ the processes in which they work
     store/        verdicts and embeddings already known, lists of hashes, what outlives a restart
     inference/    CLIP through open_clip, batched across requests
     policy/       pure: embeddings, prompts and thresholds -> action and reasons

@@ -19,7 +19,7 @@ from safety_proxy.errors import ConfigError, ScanError, StoreUnavailable, Undeco
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.logs import get_logger
 from safety_proxy.look import Viewer
-from safety_proxy.media.processes import Decoders
+from safety_proxy.media.isolation.processes import Decoders
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import check_model

@@ -5,7 +5,7 @@ import os
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
 from safety_proxy.media.frames import read_frames
-from safety_proxy.media.processes import Decoders
+from safety_proxy.media.isolation.processes import Decoders
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy, check_model, default_policy, load_policy

@@ -11,7 +11,7 @@ from safety_proxy.evidence import Evidence, Pdq
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.fingerprint import Fingerprint, fingerprint
-from safety_proxy.media.processes import Decoders
+from safety_proxy.media.isolation.processes import Decoders
 from safety_proxy.media.spool import Held
 from safety_proxy.metrics import Metrics
 from safety_proxy.settings import Settings

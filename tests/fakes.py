@@ -26,7 +26,7 @@ from safety_proxy.inference.batcher import Batcher
 from safety_proxy.look import Viewer
 from safety_proxy.media.bounds import Bounds, Frame
 from safety_proxy.media.frames import read_frames
-from safety_proxy.media.processes import Decoders
+from safety_proxy.media.isolation.processes import Decoders
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from safety_proxy import __version__
 from safety_proxy.admin.bodies import guarded
-from safety_proxy.media.processes import Decoders
+from safety_proxy.media.isolation.processes import Decoders
 from safety_proxy.metrics import Metrics
 from safety_proxy.scanner import Scanner
 from safety_proxy.store.cache import VerdictCache

@@ -6,16 +6,16 @@ from typing import Final, Protocol
 from PIL import AvifImagePlugin, Image, ImageFile
 
 from safety_proxy.crops import CropSpec
-from safety_proxy.media.avif import read_avif
 from safety_proxy.media.bounds import Bounds, Code, Frame, joined, undecodable
-from safety_proxy.media.gif import read_gif
-from safety_proxy.media.jpeg import read_jpeg
-from safety_proxy.media.jxl import read_jxl
-from safety_proxy.media.png import read_png
+from safety_proxy.media.formats.avif import read_avif
+from safety_proxy.media.formats.gif import read_gif
+from safety_proxy.media.formats.jpeg import read_jpeg
+from safety_proxy.media.formats.jxl import read_jxl
+from safety_proxy.media.formats.png import read_png
+from safety_proxy.media.formats.video import read_video
+from safety_proxy.media.formats.webp import read_webp
 from safety_proxy.media.rest import Rest
 from safety_proxy.media.sniff import Kind, sniff
-from safety_proxy.media.video import read_video
-from safety_proxy.media.webp import read_webp
 from safety_proxy.media.window import Window
 
 # Of a video, the signature that would be taken for another one.

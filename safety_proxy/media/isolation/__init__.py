@@ -1,0 +1,1 @@
+"""Decoding in processes that can do nothing else; `processes` is the way in."""

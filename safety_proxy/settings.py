@@ -183,7 +183,7 @@ class StoreSettings(_Section):
     max_embeddings: int = Field(
         500_000,
         ge=1,
-        description="Most embeddings kept; a still picture has one or a few, about 1.3 KB each",
+        description="Most embeddings kept; a still picture has one or a few, of 1 to 2 KB each",
     )
 
 

@@ -1,14 +1,14 @@
 """What names a file beside its sha256: other hashes, its type, and what a model is shown of it."""
 
 import hashlib
-import mmap
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from safety_proxy.media.bounds import Frame
 from safety_proxy.media.sniff import Kind, sniff
-from safety_proxy.media.spool import Held
+from safety_proxy.media.spool import BLOCK_BYTES, Held
 
 _MEDIA_TYPES: Final = {
     Kind.PNG: "image/png",
@@ -45,13 +45,29 @@ class Fingerprint:
 
 def fingerprint(held: Held, frames: Sequence[Frame]) -> Fingerprint:
     """That of a file, given the frames that were decoded of it; blocks for its size."""
-    with mmap.mmap(held.descriptor, held.size_bytes, access=mmap.ACCESS_READ) as data:
-        return Fingerprint(
-            hashlib.sha1(data, usedforsecurity=False).hexdigest(),
-            hashlib.md5(data, usedforsecurity=False).hexdigest(),
-            _MEDIA_TYPES[sniff(data)],
-            _shown(frames),
-        )
+    # Not by a memory map: all of a large file would count as memory of this process.
+    data = _Data(held)
+    sha1, md5 = hashlib.sha1(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
+    for start in range(0, len(data), BLOCK_BYTES):
+        block = data[start : start + BLOCK_BYTES]
+        sha1.update(block)
+        md5.update(block)
+    kind = sniff(data)
+    return Fingerprint(sha1.hexdigest(), md5.hexdigest(), _MEDIA_TYPES[kind], _shown(frames))
+
+
+class _Data:
+    """The bytes of a file, of which only a slice at a time is in memory."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+
+    def __len__(self) -> int:
+        return self._held.size_bytes
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(len(self))
+        return os.pread(self._held.descriptor, max(0, stop - start), start)
 
 
 def _shown(frames: Sequence[Frame]) -> str:

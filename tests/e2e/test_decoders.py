@@ -128,12 +128,12 @@ async def test_hostile_files_end_in_an_answer_while_others_are_served(
     await asyncio.gather(*(attack(name, body) for name, body in files.items()))
     serving.cancel()
     await asyncio.wait([serving])
-    assert len(answers) >= 40
+    assert len(answers) >= 100
     late = {name: it for name, it in answers.items() if it[1] > BUDGET_SECONDS + MARGIN_SECONDS}
     assert late == {}
     wrong = {name: it for name, it in answers.items() if it[0] not in {201, 400, 503}}
     assert wrong == {}
-    assert len(clean) > 20
+    assert len(clean) >= 8
     assert {status for status, _ in clean} <= {201, 503}
     assert sum(status == 201 for status, _ in clean) > 0.9 * len(clean)
     assert proxy.resident_bytes() - before < 64 * MEBIBYTE

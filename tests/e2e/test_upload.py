@@ -199,7 +199,10 @@ async def test_pictrs_down_is_502_in_its_json(
     async with client.get(f"{proxy.url}/image/original/x.png") as read:
         assert read.status == 502
     async with client.get(f"{proxy.admin_url}/readyz") as ready:
-        assert (ready.status, await ready.json()) == (503, {"model": True, "pictrs": False})
+        assert (ready.status, await ready.json()) == (
+            503,
+            {"model": True, "decoders": True, "pictrs": False},
+        )
     await asyncio.to_thread(pictrs.start)
     assert (await upload(client, proxy.url, body))[0] == 201
 

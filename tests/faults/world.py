@@ -42,7 +42,7 @@ _KNOCKING_SECONDS: Final = 0.3
 # So little room that 16 clients do not find any: for one phase.
 TIGHT: Final = {
     "SAFETY_PROXY_SCAN__QUEUE_LIMIT": "2",
-    "SAFETY_PROXY_SCAN__DECODE_THREADS": "1",
+    "SAFETY_PROXY_SCAN__DECODERS": "1",
     "SAFETY_PROXY_LIMITS__MAX_SPOOL_BYTES": "60000",
 }
 

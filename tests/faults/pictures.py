@@ -78,12 +78,12 @@ def _with_corner(base: Image.Image, number: int) -> Image.Image:
 
 
 def _unreadable(number: int) -> bytes:
-    """Bytes that are no picture, or not a whole one, in turn."""
+    """Bytes that no viewer shows a picture of, in turn; what is merely cut short is judged."""
     whole = picture(Kind.BLOCKED, number)
     name = f"unreadable {number}"
     match number % 6:
         case 0:
-            return whole[: len(whole) * 6 // 10]
+            return whole[:37]  # nothing of its pixels
         case 1:
             return f"<html><body><img src=x>{name}</body></html>".encode()
         case 2:
@@ -91,7 +91,7 @@ def _unreadable(number: int) -> bytes:
         case 3:
             return whole[:8] + random.Random(number).randbytes(4000)
         case 4:
-            return whole[:29] + bytes(4) + whole[33:]  # the check sum of its size is wrong
+            return whole[:16] + bytes(4) + whole[20:]  # it is 0 pixels wide
         case _:
             return b"%PDF-1.7 " + name.encode() * 20
 

@@ -126,7 +126,7 @@ async def _says_more(call: Call) -> None:
 
 async def _says_less(call: Call) -> None:
     body = call.body()
-    length = len(body) * 6 // 10
+    length = 37  # nothing of the pixels: what is cut later can be seen in part, and is judged
     call.part(body[:length])
     call.head("200 OK", f"Content-Length: {length}")
     call.writer.write(body)

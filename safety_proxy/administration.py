@@ -7,7 +7,7 @@ from safety_proxy.admin.explain import ExplainAdmin, Explaining
 from safety_proxy.admin.lists import ListsAdmin
 from safety_proxy.admin.policy import Active, PolicyAdmin
 from safety_proxy.deadline import Deadline
-from safety_proxy.errors import ConfigError, EmbedderUnavailable, StoreUnavailable
+from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.evidence import Evidence
 from safety_proxy.logs import get_logger
 from safety_proxy.media.spool import Media, Spooler
@@ -15,7 +15,7 @@ from safety_proxy.policy.explain import Explanation
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy
 from safety_proxy.proxy.fetch import Fetcher
-from safety_proxy.scanner import Model, Scanner
+from safety_proxy.scanner import Scanner
 from safety_proxy.settings import PolicySettings
 from safety_proxy.store.evidence import EvidenceStore
 from safety_proxy.store.hashlist import HashLists
@@ -41,7 +41,6 @@ class Administration:
         spooler: Spooler,
     ) -> None:
         self._scanner = scanner
-        self._lists = lists
         self._evidence = evidence
         self._fetcher = fetcher
         self._policies = PolicyAdmin(
@@ -59,10 +58,10 @@ class Administration:
             explain=self._explain,
             unreadable=self._unreadable,
         )
-        decisions = ListsAdmin(lists, spooler=spooler, look=self._look, known=self._known)
+        self._decisions = ListsAdmin(lists, spooler=spooler, look=self._look, known=self._known)
         self.routes = [
             *self._policies.routes,
-            *decisions.routes,
+            *self._decisions.routes,
             *ExplainAdmin(lists, explaining, spooler=spooler).routes,
         ]
 
@@ -70,26 +69,16 @@ class Administration:
         """Reads `policy.file` and the lists anew; what is wrong is logged, and stays as it was."""
         await self._policies.reload()
         try:
-            reports = await self._lists.reload()
+            await self._decisions.reload()
         except StoreUnavailable as error:
             _logger.error("the lists stay as they were", detail=str(error))  # noqa: TRY400 -- no bug
-            return
-        for report in reports:
-            if report.error:
-                _logger.error("a list stays as it was", list=report.name, detail=report.error)
-        _logger.info("lists", version=self._lists.version)
-
-    def _model(self) -> Model:
-        if self._scanner.model is None:
-            raise EmbedderUnavailable("the model is still loading")
-        return self._scanner.model
 
     def _active(self) -> Active | None:
         model = self._scanner.model
         return Active(model.fingerprint, model.judge) if model else None
 
     async def _build_judge(self, policy: Policy) -> Judge:
-        model = self._model()
+        model = self._scanner.loaded()
         judge = await model.batcher.aside(partial(model.judge_of, policy))
         if not self._scanner.is_sane(judge):
             raise ConfigError(
@@ -104,7 +93,7 @@ class Administration:
         return evidence
 
     async def _known(self, sha256: str) -> Evidence | None:
-        return await self._evidence.get(sha256, self._model().fingerprint)
+        return await self._evidence.get(sha256, self._scanner.loaded().fingerprint)
 
     async def _fetch(self, address: str, opened: ExitStack) -> Media:
         fetched = await self._fetcher.fetch(address, opened, deadline=Deadline.after(_SECONDS))
@@ -112,7 +101,7 @@ class Administration:
         return fetched.media
 
     def _explain(self, evidence: Evidence) -> Explanation:
-        return self._model().judge.explain(evidence.embeddings, evidence.places)
+        return self._scanner.loaded().judge.explain(evidence.embeddings, evidence.places)
 
     def _unreadable(self) -> Action:
-        return self._model().judge.policy.unreadable
+        return self._scanner.loaded().judge.policy.unreadable

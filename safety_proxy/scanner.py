@@ -165,7 +165,7 @@ class Scanner:
 
         For who asks why, and who measures a policy. Raises UndecodableImage, ScanError.
         """
-        model = self._loaded()
+        model = self.loaded()
         with self._admitted(deadline):
             look = await self._viewer.look(media.hold(), media.sha256, model.crop_spec, deadline)
             embeddings = await self._viewer.embed(look.frames, model.batcher)
@@ -178,7 +178,7 @@ class Scanner:
         that misses the test picture would fail every user, or none. The first picture is shown to
         the model in every pass from then on. Raises ScanError.
         """
-        model, deadline = self._loaded(), Deadline.after(_PROOF_SECONDS)
+        model, deadline = self.loaded(), Deadline.after(_PROOF_SECONDS)
         looks = [
             await self._viewer.look(media.hold(), media.sha256, model.crop_spec, deadline)
             for media in (blocked, allowed)
@@ -192,7 +192,7 @@ class Scanner:
             and float(embeddings[0] @ embeddings[1]) < _SAME
         )
         # The policy may have been switched while the model looked.
-        self.proven = self._works and self.is_sane(self._loaded().judge)
+        self.proven = self._works and self.is_sane(self.loaded().judge)
 
     def is_sane(self, judge: Judge) -> bool:
         """Whether a policy lets a plain picture in; one that does not would fail every user."""
@@ -201,7 +201,7 @@ class Scanner:
 
     def switch(self, judge: Judge) -> None:
         """Judges by this from the next scan on; who is being scanned is judged as it began."""
-        self.model = replace(self._loaded(), judge=judge)
+        self.model = replace(self.loaded(), judge=judge)
         self.proven = self._works and self.is_sane(judge)
 
     async def _on_failure(self, media: Media, error: ScanError) -> Verdict | None:
@@ -229,7 +229,8 @@ class Scanner:
         reason = Reason("unscanned", detail=error.reason)
         return _verdict(media.sha256, self.model, Action.ALLOW, Source.UNSCANNED, reason)
 
-    def _loaded(self) -> Model:
+    def loaded(self) -> Model:
+        """The model. Raises EmbedderUnavailable while there is none."""
         if self.model is None:
             raise EmbedderUnavailable("the model is still loading")
         return self.model
@@ -243,7 +244,7 @@ class Scanner:
             if listed.action is Action.ALLOW:
                 await self._follow(media, deadline)
             return _listed(media.sha256, self.model, listed), False
-        model = self._loaded()
+        model = self.loaded()
         # What decides is part of the key: a policy or a list that changes counts at once.
         decides = f"{model.judge.version} {self._lists.generation} {self._allowed.generation}"
         key = CacheKey(media.sha256, model.fingerprint, decides)

@@ -37,7 +37,7 @@ NOT_SEEN = (
 
 
 class ListsAdmin:
-    """The routes.
+    """The routes, and what SIGHUP calls.
 
     look: what a scan finds out about a file, without a verdict; it may raise UndecodableImage or
     ScanError. known: what an earlier scan found out about these bytes, if there was one.
@@ -65,6 +65,15 @@ class ListsAdmin:
             web.delete(base + "/exclusions/{hash}", guarded(self._include)),
         ]
 
+    async def reload(self) -> list[ListReport]:
+        """Reads the shared lists anew; what is wrong is logged. Raises StoreUnavailable."""
+        reports = await self._lists.reload()
+        for report in reports:
+            if report.error:
+                _logger.error("a list stays as it was", list=report.name, detail=report.error)
+        _logger.info("lists", version=self._lists.version)
+        return reports
+
     async def _all(self, request: web.Request) -> web.Response:
         del request
         exclusions = await self._lists.exclusions()
@@ -79,12 +88,7 @@ class ListsAdmin:
 
     async def _reload(self, request: web.Request) -> web.Response:
         await json_of(request)
-        reports = await self._lists.reload()
-        for report in reports:
-            if report.error:
-                _logger.error("a list stays as it was", list=report.name, detail=report.error)
-        _logger.info("lists", version=self._lists.version)
-        return web.json_response({"lists": [_report(report) for report in reports]})
+        return web.json_response({"lists": [_report(report) for report in await self.reload()]})
 
     async def _put(self, request: web.Request) -> web.Response:
         if request.content_type == FILE_TYPE:

@@ -16,6 +16,7 @@ from typing import IO, Self
 from weakref import finalize
 
 from safety_proxy.errors import BodyTooLarge, Busy
+from safety_proxy.media.isolation.descriptors import reopen
 
 # Disk and digest run on a thread; blocks of this size make the hop there cheap (one for most
 # pictures) and bound what one upload holds in memory.
@@ -26,7 +27,7 @@ class Held:
     """A descriptor of a file's bytes, for reading only: open as long as somebody holds this."""
 
     def __init__(self, descriptor: int, size_bytes: int) -> None:
-        self.descriptor = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptor = reopen(descriptor)
         self.size_bytes = size_bytes
         finalize(self, os.close, self.descriptor)
 

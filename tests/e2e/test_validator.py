@@ -77,12 +77,12 @@ def start_pair(
 
 
 def whole(body: bytes) -> bytes:
-    """`body` and zeros behind its end, which no decoder looks at: 128 KiB.
+    """`body` and 3 MiB of zeros behind its end, which no decoder looks at.
 
-    pict-rs 0.6.0-rc.6 does not flush a file before it reads it for its validator, so that the end
-    of a small one may be missing there (docs/validator.md).
+    pict-rs 0.6.0-rc.6 does not flush a file before it reads it for its validator: what its last
+    write holds may be missing there, which is up to 2 MiB (docs/validator.md).
     """
-    return body.ljust(128 * 1024, b"\0")
+    return body + bytes(3 * MEBIBYTE)
 
 
 def sample(action: str, number: int) -> bytes:

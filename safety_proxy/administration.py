@@ -19,6 +19,7 @@ from safety_proxy.scanner import Scanner
 from safety_proxy.settings import PolicySettings
 from safety_proxy.store.evidence import EvidenceStore
 from safety_proxy.store.hashlist import HashLists
+from safety_proxy.store.pictures import Known
 from safety_proxy.verdict import Action
 
 _logger = get_logger(__name__)
@@ -54,6 +55,7 @@ class Administration:
         explaining = Explaining(
             look=self._look,
             known=self._known,
+            recorded=self._recorded,
             fetch=self._fetch,
             explain=self._explain,
             unreadable=self._unreadable,
@@ -94,6 +96,9 @@ class Administration:
 
     async def _known(self, sha256: str) -> Evidence | None:
         return await self._evidence.get(sha256, self._scanner.loaded().fingerprint)
+
+    async def _recorded(self, sha256: str) -> Known | None:
+        return next(iter(await self._evidence.known(sha256)), None)
 
     async def _fetch(self, address: str, opened: ExitStack) -> Media:
         fetched = await self._fetcher.fetch(address, opened, deadline=Deadline.after(_SECONDS))

@@ -287,21 +287,21 @@ class Scanner:
     async def _scan_new(self, held: Held, sha256: str, model: Model) -> Verdict:
         # Not until the asker's own deadline: others may have joined who have more time.
         deadline = Deadline.after(self._scan_settings.timeout_seconds)
+        evidence = None
         try:
             look = await self._viewer.look(held, sha256, model.crop_spec, deadline)
         except UndecodableImage as error:
-            return await self._unreadable(held, sha256, model, error)
-        named = look.named
-        listed = await self._match(sha256, named.sha1, named.md5, look.pdq)
-        if listed is None or listed.kind is Kind.PDQ:
-            listed = self._allowed_look(look) or listed
-        if listed is not None:
-            return _listed(sha256, model, listed)
-        evidence = look.evidence(model.fingerprint, await self._embeddings(look, model))
-        self._looks.remember(named.shown, sha256)
-        verdict = await _judged_aside(evidence, model)
+            verdict = await self._unreadable(held, sha256, model, error)
+        else:
+            listed = await self._match_look(look)
+            if listed is not None:
+                verdict = _listed(sha256, model, listed)
+            else:
+                evidence = look.evidence(model.fingerprint, await self._embeddings(look, model))
+                self._looks.remember(look.named.shown, sha256)
+                verdict = await _judged_aside(evidence, model)
+                self._metrics.scan(verdict)
         self._recall.keep(verdict, evidence)
-        self._metrics.scan(verdict)
         return verdict
 
     async def _unreadable(
@@ -316,11 +316,18 @@ class Scanner:
         reason = Reason(error.code, detail=str(error))
         return _verdict(sha256, model, action, Source.UNREADABLE, reason)
 
-    def _allowed_look(self, look: Look) -> Match | None:
-        """The allow of other bytes that show exactly this: as theirs, it goes before PDQ."""
-        origin = self._allowed.origin(look.named.shown)
-        listed = self._lists.match_exact(origin) if origin else None
-        return listed if listed is not None and listed.action is Action.ALLOW else None
+    async def _match_look(self, look: Look) -> Match | None:
+        """What the lists say of a file by its bytes and by what it shows.
+
+        The allow of other bytes that show exactly this goes before PDQ, as theirs would.
+        """
+        named = look.named
+        listed = await self._match(look.sha256, named.sha1, named.md5, look.pdq)
+        if listed is not None and listed.kind is not Kind.PDQ:
+            return listed
+        origin = self._allowed.origin(named.shown)
+        allowed = self._lists.match_exact(origin) if origin else None
+        return allowed if allowed is not None and allowed.action is Action.ALLOW else listed
 
     async def _embeddings(self, look: Look, model: Model) -> Float32Array:
         """Of what is shown, whose bytes gave it.

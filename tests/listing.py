@@ -23,6 +23,7 @@ from safety_proxy.policy.explain import Explanation
 from safety_proxy.policy.judge import Judge
 from safety_proxy.store.database import Database
 from safety_proxy.store.hashlist import HashLists
+from safety_proxy.store.pictures import Known
 from safety_proxy.store.shared import ListSource
 from safety_proxy.verdict import Action
 from tests.fakes import FakeEmbedder, bytes_of, color_policy
@@ -50,10 +51,14 @@ def evidence_of(body: bytes) -> Evidence:
 
 @dataclass
 class Listing:
-    """The routes over lists. seen: what earlier scans have seen. online: what lies at ADDRESS."""
+    """The routes over lists.
+
+    seen, recorded: what earlier scans have seen, and have said. online: what lies at ADDRESS.
+    """
 
     lists: HashLists
     seen: dict[str, Evidence] = field(default_factory=dict)
+    recorded: dict[str, Known] = field(default_factory=dict)
     online: bytes | None = None
     looks: int = 0
 
@@ -71,7 +76,14 @@ class Listing:
             await spool.write(self.online)
             return await spool.finish()
 
-        explaining = Explaining(self.look, self.known, fetch, explain, lambda: Action.BLOCK)
+        explaining = Explaining(
+            look=self.look,
+            known=self.known,
+            recorded=self.known_verdict,
+            fetch=fetch,
+            explain=explain,
+            unreadable=lambda: Action.BLOCK,
+        )
         app = web.Application()
         app.add_routes(
             ListsAdmin(self.lists, spooler=spooler, look=self.look, known=self.known).routes
@@ -85,6 +97,9 @@ class Listing:
 
     async def known(self, sha256: str) -> Evidence | None:
         return self.seen.get(sha256)
+
+    async def known_verdict(self, sha256: str) -> Known | None:
+        return self.recorded.get(sha256)
 
 
 @asynccontextmanager

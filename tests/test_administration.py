@@ -139,6 +139,12 @@ async def test_an_explanation_says_what_the_scanner_does(
         answer = await ask(client, "POST", office.url, base, data=body, headers=FILE)
         assert (answer.status, answer.json["action"]) == (200, "block")
         assert answer.json["unreadable"]
+    await office.action_on(b"no picture")
+    await office.it.recall.aclose()
+    sha256 = hashlib.sha256(b"no picture").hexdigest()
+    answer = await ask(client, "GET", office.url, f"{base}/{sha256}")
+    assert (answer.status, answer.json["action"]) == (200, "block")
+    assert answer.json["recorded"]["reasons"]
 
 
 async def test_before_the_model_has_loaded_it_says_so(

@@ -131,3 +131,17 @@ async def test_many_uploads_of_an_allowed_file_are_looked_at_once() -> None:
         await allow(it, plain(PURPLE))
         await asyncio.gather(*(verdict_on(it, plain(PURPLE)) for _ in range(20)))
         assert len(looked) < 20
+
+
+async def test_what_needed_no_model_can_be_asked_for_by_its_digest() -> None:
+    """The log names the file by it alone: why it was refused is kept, without embeddings."""
+    async with scanning() as it:
+        with await media_of(PICTURE) as media:
+            evidence, _ = await it.scanner.look(media, soon())
+        await it.lists.put(OwnEntry("0" * 64, Action.BLOCK, pdq=evidence.pdq))
+        for body, source in ((PICTURE, Source.BLOCK_LIST), (b"no picture", Source.UNREADABLE)):
+            verdict = await verdict_on(it, body)
+            await it.recall.aclose()  # which writes it down
+            [known] = await it.evidence.known(verdict.sha256)
+            assert (known.verdict, verdict.source) == (verdict, source)
+            assert await it.evidence.get(verdict.sha256, verdict.model) is None

@@ -13,6 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiohttp import web
@@ -24,7 +25,8 @@ from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.policy.explain import Explanation, RuleFinding, ThresholdChange
 from safety_proxy.store.hashlist import TEST_PICTURE_LIST, HashLists, Match
 from safety_proxy.store.listed import checked_sha256
-from safety_proxy.verdict import Action
+from safety_proxy.store.pictures import Known
+from safety_proxy.verdict import Action, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Explaining:
 
     look: what a scan finds out about a file; raises UndecodableImage, ScanError.
     known: what an earlier scan found out about these bytes; None if none has seen them.
+    recorded: the latest verdict on them that was more than a look-up; None if there is none.
     fetch: the file at an address, which the stack closes; raises DownloadFailed, Busy.
     explain: what the policy in force says; raises ScanError while there is no model. Called on a
         thread: a video takes seconds.
@@ -41,6 +44,7 @@ class Explaining:
 
     look: Callable[[Media], Awaitable[Evidence]]
     known: Callable[[str], Awaitable[Evidence | None]]
+    recorded: Callable[[str], Awaitable[Known | None]]
     fetch: Callable[[str, ExitStack], Awaitable[Media]]
     explain: Callable[[Evidence], Explanation]
     unreadable: Callable[[], Action]
@@ -84,13 +88,16 @@ class ExplainAdmin:
         if evidence is not None:
             return web.json_response(await self._explained(evidence))
         match = self._lists.match_exact(sha256)
-        if match is None:
-            raise _NotSeen(
-                f"{sha256}: on no list, and no scan has seen it, or so long ago that it is "
-                "forgotten. Give the file itself, or its address."
-            )
-        head = {"sha256": sha256, "action": match.action.value}
-        return web.json_response(head | _listed(match, sha256))
+        if match is not None:
+            head = {"sha256": sha256, "action": match.action.value}
+            return web.json_response(head | _listed(match, sha256))
+        known = await self._explaining.recorded(sha256)
+        if known is not None and known.verdict is not None:
+            return web.json_response(_recorded(known, known.verdict))
+        raise _NotSeen(
+            f"{sha256}: on no list, and no scan has seen it, or so long ago that it is "
+            "forgotten. Give the file itself, or its address."
+        )
 
     def _unreadable(self, media: Media, error: UndecodableImage) -> dict[str, Any]:
         match = self._lists.match_exact(media.sha256)
@@ -139,6 +146,23 @@ class Change:
 
 def _listed(match: Match | None, sha256: str) -> dict[str, Any]:
     return {"match": as_json(match), "changes": as_json(list(list_changes(match, sha256)))}
+
+
+def _recorded(known: Known, verdict: Verdict) -> dict[str, Any]:
+    """Of a file that a list had by its look, or that could not be read: there are no scores."""
+    assert known.decided_at is not None  # it has a verdict
+    allowed = verdict.action is Action.ALLOW
+    return {
+        "sha256": known.sha256,
+        "action": verdict.action.value,
+        "model": known.model,
+        "match": None,
+        "recorded": {
+            "at": datetime.fromtimestamp(known.decided_at, UTC).isoformat(timespec="seconds"),
+            "reasons": [str(reason) for reason in verdict.reasons],
+        },
+        "changes": [] if allowed else as_json([_allowing(known.sha256)]),
+    }
 
 
 def list_changes(match: Match | None, sha256: str) -> Iterator[Change]:

@@ -113,6 +113,9 @@ def _why(answer: dict[str, Any]) -> str:
         return f"by {listed}{note}: {match['kind']} {match['entry']}{near}.{beside}"
     if "unreadable" in answer:
         return f"no picture could be read: {answer['unreadable']}"
+    if "recorded" in answer:
+        then = answer["recorded"]
+        return f"as it was judged at {then['at']}: {'; '.join(then['reasons'])}."
     held = [rule for rule in policy["rules"] if rule["is_held"]] if policy else []
     if not held:
         return "on no list, and no rule of the policy holds."

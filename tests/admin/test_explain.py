@@ -13,8 +13,9 @@ from aiohttp import ClientSession
 from safety_proxy.admin.explain import _severity_change, as_json
 from safety_proxy.store.hashlist import test_picture as harmless_picture
 from safety_proxy.store.listed import Exclusion, OwnEntry
+from safety_proxy.store.pictures import Known
 from safety_proxy.store.shared import ListSource
-from safety_proxy.verdict import Action
+from safety_proxy.verdict import Action, Reason, Source, Verdict
 from tests.fakes import ask
 from tests.listing import ADDRESS, Listing, evidence_of, serving
 from tests.pictures import BLUE, GREEN, PURPLE, plain
@@ -123,6 +124,39 @@ async def test_a_listed_digest_is_explained_though_it_was_never_seen(
     answer = await ask(client, "GET", url, f"/api/v1/explain/{'a' * 64}")
     assert (answer.status, answer.json["action"]) == (200, "block")
     assert commands(answer.json)[0] == f"safety-proxy block --remove {'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("action", "source", "offered"),
+    [
+        (Action.BLOCK, Source.BLOCK_LIST, [f"safety-proxy allow {'a' * 64} --note WHY"]),
+        (Action.FLAG, Source.UNREADABLE, [f"safety-proxy allow {'a' * 64} --note WHY"]),
+        (Action.ALLOW, Source.UNREADABLE, []),
+    ],
+)
+async def test_a_digest_whose_verdict_alone_is_known_is_explained_by_that(
+    client: ClientSession,
+    served: tuple[Listing, str],
+    action: Action,
+    source: Source,
+    offered: list[str],
+) -> None:
+    """A list had it by its look, or nothing could be read: nobody has kept embeddings of it."""
+    listing, url = served
+    reason = Reason("a-rule", detail="theirs: pdq")
+    verdict = Verdict(action, (reason,), "a" * 64, "a model", "1", source)
+    listing.recorded["a" * 64] = Known("a" * 64, "a model", None, 5.0, 6.0, verdict, 0.0)
+    answer = await ask(client, "GET", url, f"/api/v1/explain/{'a' * 64}")
+    assert (answer.status, answer.json["action"]) == (200, action.value)
+    assert answer.json["recorded"] == {
+        "at": "1970-01-01T00:00:00+00:00",
+        "reasons": ["a-rule: theirs: pdq"],
+    }
+    assert commands(answer.json) == offered
+    # What the lists say now goes before what was said then.
+    await listing.lists.put(OwnEntry("a" * 64, Action.ALLOW))
+    answer = await ask(client, "GET", url, f"/api/v1/explain/{'a' * 64}")
+    assert (answer.json["action"], "recorded" in answer.json) == ("allow", False)
 
 
 async def test_an_address_is_fetched(client: ClientSession, served: tuple[Listing, str]) -> None:

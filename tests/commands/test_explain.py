@@ -142,6 +142,15 @@ def test_an_unreadable_file_is_told() -> None:
     assert text.startswith("BLOCK  no picture could be read: decoder failed")
 
 
+def test_a_verdict_that_is_only_recorded_is_told_with_its_time() -> None:
+    """It was given then, and the lists may have changed since."""
+    recorded = {"at": "2026-01-02T03:04:05+00:00", "reasons": ["block-list: theirs: pdq"]}
+    answer = {"sha256": "a" * 64, "action": "block", "match": None, "changes": [CHANGE]}
+    text = printed(answer | {"recorded": recorded}).replace("\n", " ")
+    said = "BLOCK  as it was judged at 2026-01-02T03:04:05+00:00: block-list: theirs: pdq."
+    assert text.startswith(said)
+
+
 def test_prompts_found_and_near_are_shown_and_all_if_asked() -> None:
     """The highest first, controls that were found with their shifts; markup is text."""
     prompts = [prompt(f"[p{number}]", number / 100, int(number >= 20) * 3) for number in range(23)]

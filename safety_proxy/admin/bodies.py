@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from safety_proxy import __version__
 from safety_proxy.errors import ConfigError, SafetyProxyError
 from safety_proxy.media.spool import Media, Spooler
 
@@ -32,10 +33,18 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def guarded(handler: Handler) -> Handler:
-    """The handler, which answers errors of this package as JSON and serves no web page."""
+    """The handler, which answers errors of this package as JSON and serves no web page.
+
+    Its answers name the release, since the commands cannot know what else may listen at the port.
+    """
 
     @wraps(handler)
     async def guarded_handler(request: web.Request) -> web.StreamResponse:
+        answer = await answer_to(request)
+        answer.headers["X-Safety-Proxy"] = __version__
+        return answer
+
+    async def answer_to(request: web.Request) -> web.StreamResponse:
         try:
             if "Origin" in request.headers:
                 raise ConfigError("This is for the command line, not for a web page.")

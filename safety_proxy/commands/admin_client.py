@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from safety_proxy import __version__
 from safety_proxy.commands import ExitCode
 from safety_proxy.errors import ConfigError
 from safety_proxy.settings import load_settings
@@ -56,17 +57,19 @@ def ask(
     Raises NoServer; ConfigError for what the server refuses; Exit if it cannot answer.
     """
     try:
-        status, content = _request(address, method, target, body if file is None else file)
-        answer: dict[str, Any] = json.loads(content)
-        message = str(answer.get("msg", ""))
+        status, release, content = _request(address, method, target, body if file is None else file)
     except ConnectionRefusedError as error:
         raise NoServer(f"No server answers at {address}: {error.strerror}.") from error
     except (OSError, http.client.HTTPException) as error:
         raise given_up(f"The server at {address} did not answer: {error}.") from error
-    except (ValueError, AttributeError) as error:
+    if release != __version__:
         raise given_up(
-            f"What answers at {address} is not the admin listener of this version."
-        ) from error
+            f"What answers at {address} is no admin listener of safety-proxy {__version__}: its "
+            f"X-Safety-Proxy is {release!r}. Name the right one by --admin or --config; after an "
+            "upgrade, restart the server."
+        )
+    answer: dict[str, Any] = json.loads(content)
+    message = str(answer.get("msg", ""))
     if status == http.HTTPStatus.OK:
         return answer
     if status in _REFUSALS:
@@ -80,7 +83,8 @@ def given_up(message: str) -> typer.Exit:
     return typer.Exit(ExitCode.UNAVAILABLE)
 
 
-def _request(address: str, method: str, target: str, body: Any) -> tuple[int, bytes]:
+def _request(address: str, method: str, target: str, body: Any) -> tuple[int, str, bytes]:
+    """Status, release of the server and body of the answer."""
     url = urlsplit(address)
     assert url.hostname is not None
     content, headers = body, {}
@@ -95,6 +99,6 @@ def _request(address: str, method: str, target: str, body: Any) -> tuple[int, by
     try:
         connection.request(method, target, content, headers)
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        return answer.status, answer.getheader("X-Safety-Proxy", ""), answer.read()
     finally:
         connection.close()

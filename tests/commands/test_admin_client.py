@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from safety_proxy import __version__
 from safety_proxy.commands.admin_client import NoServer, admin_address, ask
 from safety_proxy.errors import ConfigError
 
@@ -20,6 +21,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     status = 200
     body = b"{}"
+    release = __version__
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -38,6 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = (self.command, self.path, self.headers.get("Content-Type"), body)
         self.server.asked.append(asked)
         self.send_response(self.server.status)
+        self.send_header("X-Safety-Proxy", self.server.release)
         self.end_headers()
         self.wfile.write(self.server.body)
 
@@ -90,8 +93,7 @@ def test_a_refusal_is_the_user_s_to_mend(server: Server) -> None:
     ("status", "body", "message"),
     [
         (503, b'{"msg": "the model is still loading"}', "just now: the model is still loading"),
-        (200, b"<html>", "not the admin listener"),
-        (200, b"[]", "not the admin listener"),
+        (500, b'{"msg": "a fault"}', "just now: a fault"),
     ],
 )
 def test_a_server_that_cannot_answer_ends_the_command_with_3(
@@ -103,6 +105,19 @@ def test_a_server_that_cannot_answer_ends_the_command_with_3(
         ask(server.url, "GET", "/")
     assert caught.value.exit_code == 3
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("release", ["", "0.0.1"])
+@pytest.mark.parametrize("body", [b"{}", b"[]", b"<html>"])
+def test_what_is_no_server_of_this_version_is_not_believed(
+    server: Server, capsys: pytest.CaptureFixture[str], release: str, body: bytes
+) -> None:
+    """The public listener and an older release answer by JSON too."""
+    server.release, server.body = release, body
+    with pytest.raises(typer.Exit) as caught:
+        ask(server.url, "GET", "/")
+    assert caught.value.exit_code == 3
+    assert f"{release!r}" in capsys.readouterr().err
 
 
 def test_no_server_is_told_apart_from_one_that_hangs_up(

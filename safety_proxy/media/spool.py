@@ -48,8 +48,11 @@ class Media:
         return cls(file, sha256=digest, size_bytes=os.fstat(file.fileno()).st_size)
 
     def hold(self) -> Held:
-        """The bytes for somebody who may need them after this media is closed."""
-        return Held(self._file.fileno(), self.size_bytes)
+        """The bytes for somebody who may need them after this media is closed. Raises Busy."""
+        try:
+            return Held(self._file.fileno(), self.size_bytes)
+        except OSError as error:
+            raise Busy(f"cannot open what was spooled: {error.strerror}") from error
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """The bytes in order, at most BLOCK_BYTES at a time.
@@ -96,8 +99,11 @@ class Spooler:
         self.used_bytes = 0
 
     def open(self, opened: ExitStack) -> "Spool":
-        """A new spool, which `opened` closes."""
-        spool = Spool(self)
+        """A new spool, which `opened` closes. Raises Busy if no file can be made."""
+        try:
+            spool = Spool(self)
+        except OSError as error:
+            raise _no_spool(error) from error
         opened.callback(spool.close)
         return spool
 
@@ -170,7 +176,7 @@ class Spool:
         try:
             await asyncio.shield(self._writing)
         except OSError as error:
-            raise Busy(f"cannot spool to {tempfile.gettempdir()}: {error.strerror}") from error
+            raise _no_spool(error) from error
 
     def _store(self, chunks: list[bytes]) -> None:
         for chunk in chunks:
@@ -178,3 +184,8 @@ class Spool:
             rest = memoryview(chunk)
             while rest:
                 rest = rest[self._file.write(rest) :]
+
+
+def _no_spool(error: OSError) -> Busy:
+    """Of a disk that is full, or too many open files."""
+    return Busy(f"cannot spool to {tempfile.tempdir}: {error.strerror}")

@@ -3,8 +3,9 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import ExitStack
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,29 @@ async def test_disk_that_is_full_means_busy(monkeypatch: pytest.MonkeyPatch) -> 
         await spool.write(b"x")
         with pytest.raises(Busy, match="No space left on device"):
             await spool.finish()
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Every descriptor that this process may have is taken, as far as `open` is concerned."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_too_many_open_files_mean_busy() -> None:
+    """At the beginning and when the scan takes the file; afterwards all is as before."""
+    spooler = Spooler(file_bytes=10, total_bytes=10)
+    with ExitStack() as opened:
+        media = asyncio.run(spooler.open(opened).finish())
+        with no_more_files():
+            with pytest.raises(Busy, match="Too many open files"):
+                spooler.open(opened)
+            with pytest.raises(Busy, match="Too many open files"):
+                media.hold()
+        assert media.hold().size_bytes == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -95,6 +96,9 @@ async def _serve(settings: Settings) -> None:
     # The small commands do without a second of imports.
     from safety_proxy.app import App  # noqa: PLC0415
 
+    # Most services begin with 1,024 files; a request takes up to five, and a server has many.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)

@@ -231,6 +231,10 @@ class Server:
         assert found is not None, status
         return int(found[1]) * 1024
 
+    def open_files(self) -> int:
+        """Files, sockets and the like that the process has open now."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
 
 def _clean_environment() -> dict[str, str]:
     """The environment without settings of the developer's own servers and without HTTP proxies."""

@@ -1,6 +1,7 @@
 """Uploads and downloads through the safety proxy into a real pict-rs."""
 
 import asyncio
+import resource
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
@@ -220,6 +221,28 @@ class _FailingEmbedder:
 
     def embed_texts(self, texts: Sequence[str]) -> Float32Array:
         return np.ones((len(texts), 2), np.float32)
+
+
+async def test_without_a_file_to_open_uploads_are_503_until_there_is(
+    start_pictrs: Callable[..., PictRs],
+    start_proxy: Callable[..., SafetyProxy],
+    client: ClientSession,
+) -> None:
+    """A connection takes one, its upload another, and the scan more."""
+    pictrs = start_pictrs()
+    proxy = start_proxy(pictrs.url)
+    assert (await upload(client, proxy.url, fresh("allow", 10)))[0] == 201
+    soft, hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (proxy.open_files() + 40, hard))
+    pictures = [plain_png(f"rgb({n}, 5, 9)") for n in range(30)]
+    answers = await asyncio.gather(*(upload(client, proxy.url, body) for body in pictures))
+    statuses = {status for status, _ in answers}
+    assert 503 in statuses
+    assert statuses <= {201, 503}
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    assert (await upload(client, proxy.url, pictures[0]))[0] == 201
+    assert proxy.spooled_files() == []
 
 
 async def test_failing_model_is_503_and_nothing_is_forwarded(

@@ -1,6 +1,7 @@
 """Parts that a server and a measuring bench are both made of, built from the settings."""
 
 import os
+from functools import partial
 
 from safety_proxy.inference.batcher import Batcher
 from safety_proxy.inference.embedder import Embedder
@@ -41,6 +42,22 @@ def own_policy(settings: Settings) -> Policy | None:
     return load_policy(file.expanduser(), severity=severity) if file else None
 
 
+def build_judge(embedder: Embedder, policy: Policy) -> Judge:
+    """The policy, ready for this model. Raises ConfigError if it is for another."""
+    check_model(policy, embedder.fingerprint)
+    return Judge(
+        policy,
+        embedder.embed_texts,
+        logit_scale=embedder.logit_scale,
+        logit_bias=embedder.logit_bias,
+    )
+
+
+def build_batcher(settings: Settings, embedder: Embedder, metrics: Metrics) -> Batcher:
+    """What pictures are embedded by, several at a time."""
+    return Batcher(embedder, batch_limit=settings.model.batch_limit, metrics=metrics)
+
+
 def build_model(
     settings: Settings, embedder: Embedder, policy: Policy | None, metrics: Metrics
 ) -> Model:
@@ -48,17 +65,8 @@ def build_model(
 
     Raises ConfigError if the policy is for another model.
     """
-
-    def judge_of(policy: Policy) -> Judge:
-        check_model(policy, embedder.fingerprint)
-        return Judge(
-            policy,
-            embedder.embed_texts,
-            logit_scale=embedder.logit_scale,
-            logit_bias=embedder.logit_bias,
-        )
-
+    judge_of = partial(build_judge, embedder)
     policy = policy or default_policy(embedder.fingerprint, severity=settings.policy.severity)
     judge = judge_of(policy)
-    batcher = Batcher(embedder, batch_limit=settings.model.batch_limit, metrics=metrics)
+    batcher = build_batcher(settings, embedder, metrics)
     return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge, judge_of)

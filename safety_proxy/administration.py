@@ -1,7 +1,7 @@
 """What an admin asks and decides, by the commands: the admin's routes over the running server."""
 
+import asyncio
 from contextlib import ExitStack
-from functools import partial
 
 from safety_proxy.admin.explain import ExplainAdmin, Explaining
 from safety_proxy.admin.lists import ListsAdmin
@@ -81,7 +81,7 @@ class Administration:
 
     async def _build_judge(self, policy: Policy) -> Judge:
         model = self._scanner.loaded()
-        judge = await model.batcher.aside(partial(model.judge_of, policy))
+        judge = await asyncio.to_thread(model.judge_of, policy)
         if not self._scanner.is_sane(judge):
             raise ConfigError(
                 f"Policy {policy.name!r} blocks a plain gray picture, and so nearly everything: a "

@@ -42,12 +42,15 @@ def own_policy(settings: Settings) -> Policy | None:
     return load_policy(file.expanduser(), severity=severity) if file else None
 
 
-def build_judge(embedder: Embedder, policy: Policy) -> Judge:
-    """The policy, ready for this model. Raises ConfigError if it is for another."""
+def build_judge(embedder: Embedder, batcher: Batcher, policy: Policy) -> Judge:
+    """The policy, ready for the model that the batcher asks; blocks while it embeds the prompts.
+
+    Raises ConfigError if the policy is for another, EmbedderUnavailable.
+    """
     check_model(policy, embedder.fingerprint)
     return Judge(
         policy,
-        embedder.embed_texts,
+        batcher.embed_texts,
         logit_scale=embedder.logit_scale,
         logit_bias=embedder.logit_bias,
     )
@@ -65,8 +68,7 @@ def build_model(
 
     Raises ConfigError if the policy is for another model.
     """
-    judge_of = partial(build_judge, embedder)
-    policy = policy or default_policy(embedder.fingerprint, severity=settings.policy.severity)
-    judge = judge_of(policy)
     batcher = build_batcher(settings, embedder, metrics)
-    return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge, judge_of)
+    judge_of = partial(build_judge, embedder, batcher)
+    policy = policy or default_policy(embedder.fingerprint, severity=settings.policy.severity)
+    return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge_of(policy), judge_of)

@@ -48,4 +48,4 @@ async def open_bench(settings: Settings) -> AsyncIterator[Bench]:
         # Many wait for one another here, and nobody for them: the time is for what hangs.
         seconds = settings.scan.timeout_seconds * LOOKS
         looker = _Looker(Viewer(settings, decoders, metrics), embedder, batcher, seconds)
-        yield Bench(embedder.fingerprint, looker, partial(build_judge, embedder))
+        yield Bench(embedder.fingerprint, looker, partial(build_judge, embedder, batcher))

@@ -77,7 +77,7 @@ class Cleared:
 class Model:
     """What a scan needs beyond the bytes; there is none before the model has loaded.
 
-    judge_of: makes a policy ready for this model, by its text tower; see `Batcher.aside`.
+    judge_of: makes a policy ready for this model, by its text tower; blocks, see `Batcher`.
     """
 
     fingerprint: str

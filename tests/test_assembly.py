@@ -62,26 +62,26 @@ def test_the_policy_is_the_file_s_under_the_severity(tmp_path: Path) -> None:
         own_policy(settings_of(policy={"file": str(tmp_path / "nowhere.toml")}))
 
 
-async def test_a_model_judges_by_its_policy() -> None:
+def test_a_model_judges_by_its_policy() -> None:
     """By the default for it where none is given, which takes the severity too."""
     embedder = FakeEmbedder()
     settings = settings_of(policy={"severity": 0.5})
     for policy, used in (
         (color_policy(), color_policy()),
-        (None, await asyncio.to_thread(default_policy, "fake/fp32", severity=0.5)),
+        (None, default_policy("fake/fp32", severity=0.5)),
     ):
-        model = await asyncio.to_thread(build_model, settings, embedder, policy, Metrics())
+        model = build_model(settings, embedder, policy, Metrics())
         assert (model.fingerprint, model.crop_spec) == (embedder.fingerprint, embedder.crop_spec)
         assert model.judge.policy == used
         assert model.judge_of(color_policy()).version == color_policy().version
-        await model.batcher.aclose()
+        asyncio.run(model.batcher.aclose())
 
 
-async def test_a_policy_for_another_model_is_refused() -> None:
+def test_a_policy_for_another_model_is_refused() -> None:
     """At the start, and when it is put in force later."""
     with pytest.raises(ConfigError, match="ViT-L-14/openai"):
         build_model(Settings(), FakeEmbedder(), FOR_ANOTHER, Metrics())
     model = build_model(Settings(), FakeEmbedder(), color_policy(), Metrics())
     with pytest.raises(ConfigError, match="ViT-L-14/openai"):
         model.judge_of(FOR_ANOTHER)
-    await model.batcher.aclose()
+    asyncio.run(model.batcher.aclose())

@@ -104,9 +104,18 @@ class Batcher:
                 self._waiting.remove(job)
             del job  # which holds the error whose frames would hold it
 
-    async def aside(self, function: Callable[[], T]) -> T:
-        """What `function` returns, run between two passes: the model does one thing at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+    def embed_texts(self, texts: Sequence[str]) -> Float32Array:
+        """Embeddings (P, D) of P texts. Blocks, so not for the event loop.
+
+        The model does one thing at a time, so this runs between two passes: whoever has many texts
+        hands them over a few at a time, and pictures wait for those alone.
+        Raises EmbedderUnavailable.
+        """
+        try:
+            embedding = self._thread.submit(self._embedder.embed_texts, texts)
+        except RuntimeError as error:  # the thread is shut down
+            raise EmbedderUnavailable("shutting down") from error
+        return embedding.result()
 
     async def aclose(self) -> None:
         """Waits for the pass under way; who still waits gets EmbedderUnavailable."""

@@ -128,9 +128,17 @@ class Scorer:
 def _embed(
     prompts: Sequence[str], templates: Sequence[str], embed_texts: EmbedTexts
 ) -> Float32Array:
-    """(P, D): each prompt's mean over the templates, normalized again, as CLIP's authors do."""
-    texts = [template.replace("{}", prompt) for prompt in prompts for template in templates]
-    means = embed_texts(texts).reshape(len(prompts), len(templates), -1).mean(axis=1)
+    """(P, D): each prompt's mean over the templates, normalized again, as CLIP's authors do.
+
+    Each prompt by itself: pictures that wait for the model do not wait for all of them, and no
+    embedding depends, in its last bit, on which other prompts there are.
+    """
+    means = np.stack(
+        [
+            embed_texts([template.replace("{}", prompt) for template in templates]).mean(axis=0)
+            for prompt in prompts
+        ]
+    )
     normalized: Float32Array = means / np.linalg.norm(means, axis=1, keepdims=True)
     return normalized
 

@@ -28,8 +28,8 @@ def crops(*reds: int) -> list[UInt8Array]:
 class Batched:
     """A batcher over a FakeEmbedder, and pictures sent to it while a first one is in its pass."""
 
-    def __init__(self, batch_limit: int = 8) -> None:
-        self.embedder = FakeEmbedder()
+    def __init__(self, batch_limit: int = 8, embedder: FakeEmbedder | None = None) -> None:
+        self.embedder = embedder or FakeEmbedder()
         self.metrics = Metrics()
         self.now = 0.0
         self.batcher = Batcher(
@@ -268,8 +268,55 @@ async def test_closed_batcher_fails_who_comes() -> None:
 async def test_model_runs_on_one_thread_of_its_own() -> None:
     """Its methods are not reentrant."""
     it = Batched(batch_limit=1)
-    await asyncio.gather(*(it.batcher.embed(crops(n)) for n in range(5)))
+    texts = (asyncio.to_thread(it.batcher.embed_texts, ["red"]) for _ in range(5))
+    await asyncio.gather(*(it.batcher.embed(crops(n)) for n in range(5)), *texts)
     assert it.embedder.batches == [1] * 5
     assert len(it.embedder.threads) == 1
     assert it.embedder.threads.pop().startswith("model")
     await it.batcher.aclose()
+
+
+class Ordered(FakeEmbedder):
+    """Keeps the order of what it was given. go_on: what the first text waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.go_on = threading.Event()
+
+    def embed_texts(self, texts: Sequence[str]) -> Float32Array:
+        self.seen.extend(texts)
+        assert self.go_on.wait(30)
+        return super().embed_texts(texts)
+
+    def embed_images(self, crops: Sequence[UInt8Array]) -> Float32Array:
+        self.seen.append("a picture")
+        return super().embed_images(crops)
+
+
+async def test_pictures_wait_for_the_texts_before_them_alone() -> None:
+    """However many prompts a policy has that is being made ready."""
+    embedder = Ordered()
+    batcher = Batched(embedder=embedder).batcher
+
+    def make_ready() -> None:
+        for text in ("red", "green", "blue"):
+            batcher.embed_texts([text])
+
+    making = spawn(asyncio.to_thread(make_ready), name="make ready")
+    await until(lambda: embedder.seen == ["red"])
+    embedding = spawn(batcher.embed(crops(1)), name="embed")
+    for _ in range(5):  # turns of the loop, in which it reaches the model's thread
+        await asyncio.sleep(0)
+    embedder.go_on.set()
+    await asyncio.gather(making, embedding)
+    assert embedder.seen == ["red", "a picture", "green", "blue"]
+    await batcher.aclose()
+
+
+async def test_texts_of_a_closed_batcher_are_a_failure() -> None:
+    """A policy that is applied while the server stops."""
+    it = Batched()
+    await it.batcher.aclose()
+    with pytest.raises(EmbedderUnavailable, match="shutting down"):
+        await asyncio.to_thread(it.batcher.embed_texts, ["red"])

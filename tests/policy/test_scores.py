@@ -53,6 +53,22 @@ def test_a_row_scores_alike_alone_and_among_others(
         assert np.array_equal(alone.controls[0], together.controls[row])
 
 
+def test_a_prompt_is_embedded_with_its_own_templates_alone() -> None:
+    """So what a model makes of it cannot depend on the other prompts of the policy."""
+    policy = default_policy("other").model_copy(update={"templates": ("{}", "a photo of {}")})
+    asked: list[Sequence[str]] = []
+
+    def asking(texts: Sequence[str]) -> Float32Array:
+        asked.append(texts)
+        return embed(texts)
+
+    Scorer(policy, asking, logit_scale=100, logit_bias=None)
+    prompts = [prompt.text for concept in policy.concepts.values() for prompt in concept.prompts]
+    assert [texts for texts in asked if texts[0] in prompts] == [
+        [prompt, f"a photo of {prompt}"] for prompt in prompts
+    ]
+
+
 def test_scores_are_the_cosines_that_numpy_gives() -> None:
     """Within what rounding to multiples of 2**-26 changes."""
     policy = default_policy("ViT-L-14/openai/fp16")

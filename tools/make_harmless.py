@@ -79,7 +79,7 @@ def raccoon(cache: Path) -> Image.Image:
     return squared(Image.fromarray(pixels.reshape(768, 1024, 3)), left=1.0)
 
 
-class Numbers(pickle.Unpickler):  # noqa: S301 -- it makes nothing but lists and numbers
+class Numbers(pickle.Unpickler):
     """Reads a pickle that needs no class."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -269,11 +269,14 @@ LISTED = (
     _photo(
         "landscapes and space", "hubble_deep_field.jpg", "galaxies", f"NASA; {PUBLIC}", left=0.0
     ),
-    _photo("landscapes and space", "rocket.jpg", "a photo of a rocket on its pad", f"SpaceX; {PUBLIC}"),
+    _photo("landscapes and space", "rocket.jpg", "a photo of a rocket", f"SpaceX; {PUBLIC}"),
     _drawn("landscapes and space", "fluent-emoji", "mount-fuji", COLD),
     _drawn("landscapes and space", "twemoji", "national-park", "#ffffff"),
     _drawn("landscapes and space", "fluent-emoji", "sunrise-over-mountains"),
-    _photo("objects and statues", "clock_motion.png", "a photo of a clock, blurred", f"Stefan van der Walt; {PUBLIC}"),
+    _photo(
+        "objects and statues", "clock_motion.png", "a photo of a clock, blurred",
+        f"Stefan van der Walt; {PUBLIC}",
+    ),
     _photo("objects and statues", "brick.png", "a brick wall", "CC0Textures"),
     Picture(
         "objects and statues", "ascent", "a photo of outer stairs", ascent, "jpg",
@@ -282,7 +285,8 @@ LISTED = (
     _drawn("objects and statues", "fluent-emoji", "moai", GREEN),
     _drawn("objects and statues", "twemoji", "statue-of-liberty", COLD),
     Picture(
-        "memes", "cat", "a cat, captioned", partial(captioned, CAT.make, "WHEN THE BUILD", "IS GREEN"),
+        "memes", "cat", "a cat, captioned",
+        partial(captioned, CAT.make, "WHEN THE BUILD", "IS GREEN"),
         "jpg", CAT.source, CAT.license,
     ),
     Picture(

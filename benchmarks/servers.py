@@ -123,6 +123,7 @@ def proxy(folder: Path, upstream: Server, model: str) -> Iterator[Proxy]:
         "SAFETY_PROXY_UPSTREAM__URL": f"http://127.0.0.1:{upstream.port}",
         "SAFETY_PROXY_UPSTREAM__API_KEY": API_KEY,
         "SAFETY_PROXY_POLICY__FILE": str(folder / "policy.toml"),
+        "SAFETY_PROXY_POLICY__HARMLESS_LIMIT": "1",  # which would take the first seconds
         "SAFETY_PROXY_STORE__FOLDER": str(folder),
         "SAFETY_PROXY_FETCH__ALLOW_NETWORKS": '["127.0.0.0/8"]',
         "SAFETY_PROXY_FETCH__ALLOW_PORTS": "[]",

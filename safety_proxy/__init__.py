@@ -11,6 +11,7 @@ The map, from the edge inward; imports go downward only:
     proxy/        HTTP between Lemmy and pict-rs: routes, ingest, fetch, proxied, forward, replies
     validator/    the second door: pict-rs asks about what it is about to keep
     admin/        the private listener: health, statistics, metrics, policy, lists, explain
+    proof.py      whether the model works and a policy is sane, by pictures in harmless/
     rejudge.py    what another policy would make of all known pictures
     scanner.py    the main path: bytes -> Verdict, and the only maker of `Cleared`; look.py is what
                   it sees of a file

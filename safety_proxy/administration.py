@@ -7,13 +7,14 @@ from safety_proxy.admin.explain import ExplainAdmin, Explaining
 from safety_proxy.admin.lists import ListsAdmin
 from safety_proxy.admin.policy import Active, PolicyAdmin
 from safety_proxy.deadline import Deadline
-from safety_proxy.errors import ConfigError, StoreUnavailable
+from safety_proxy.errors import StoreUnavailable
 from safety_proxy.evidence import Evidence
 from safety_proxy.logs import get_logger
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.policy.explain import Explanation
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy
+from safety_proxy.proof import Proof
 from safety_proxy.proxy.fetch import Fetcher
 from safety_proxy.scanner import Scanner
 from safety_proxy.settings import PolicySettings
@@ -40,17 +41,18 @@ class Administration:
         evidence: EvidenceStore,
         fetcher: Fetcher,
         spooler: Spooler,
+        proof: Proof,
     ) -> None:
         self._scanner = scanner
+        self._proof = proof
         self._evidence = evidence
         self._fetcher = fetcher
         self._policies = PolicyAdmin(
             evidence.database,
             active=self._active,
             build_judge=self._build_judge,
-            switch=scanner.switch,
-            file=settings.file,
-            severity=settings.severity,
+            switch=proof.switch,
+            settings=settings,
         )
         explaining = Explaining(
             look=self._look,
@@ -82,12 +84,7 @@ class Administration:
     async def _build_judge(self, policy: Policy) -> Judge:
         model = self._scanner.loaded()
         judge = await asyncio.to_thread(model.judge_of, policy)
-        if not self._scanner.is_sane(judge):
-            raise ConfigError(
-                f"Policy {policy.name!r} blocks a plain gray picture, and so nearly everything: a "
-                "threshold is too low, or the severity too high. `safety-proxy explain FILE` "
-                "shows a picture's scores."
-            )
+        await self._proof.check(judge)
         return judge
 
     async def _look(self, media: Media) -> Evidence:

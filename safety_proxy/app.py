@@ -23,6 +23,7 @@ from safety_proxy.media.isolation.processes import Decoders
 from safety_proxy.media.spool import Media, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import check_model
+from safety_proxy.proof import Proof
 from safety_proxy.proxy.fetch import Fetcher
 from safety_proxy.proxy.forward import Pictrs
 from safety_proxy.proxy.proxied import Proxied
@@ -51,6 +52,11 @@ _DAY_SECONDS = 86_400
 
 # For the answer of a request that has been served, after a stop.
 _LAST_WORDS_SECONDS = 0.5
+
+# After which a model that failed is shown the harmless pictures again.
+_AGAIN_SECONDS = 30.0
+
+_DRY_RUN = "DRY RUN (policy.dry_run): what the policy would block is flagged, and STORED"
 
 
 class App:
@@ -84,18 +90,22 @@ class App:
             max_embeddings=settings.store.max_embeddings,
         )
         self._recall = Recall(self._evidence)
+        viewer = Viewer(settings, self._decoders, self.metrics)
         self.scanner = Scanner(
             settings,
             cache=self._cache,
             lists=self._lists,
             recall=self._recall,
             unscanned=self._unscanned,
-            viewer=Viewer(settings, self._decoders, self.metrics),
+            viewer=viewer,
             metrics=self.metrics,
         )
+        limit = settings.policy.harmless_limit
+        self.proof = Proof(self.scanner, lists=self._lists, viewer=viewer, limit=limit)
         self._administration: Administration | None = None
         self._closing = AsyncExitStack()
         self._loading: asyncio.Task[None] | None = None
+        self._trying: asyncio.Task[None] | None = None
         self._stop = Deadline.after(0)  # until then work in flight may go on
         self.port = settings.server.port
         self.admin_port = settings.server.admin_port
@@ -117,7 +127,10 @@ class App:
         await self._closing.aclose()
 
     async def ready(self) -> None:
-        """Returns when the model has loaded and warmed up. Raises ConfigError if it cannot."""
+        """Returns when the model has loaded and warmed up. Raises ConfigError if it cannot.
+
+        The policy may still prove to be none that can be used: see `Proof.look`.
+        """
         assert self._loading is not None
         await asyncio.shield(self._loading)
 
@@ -158,6 +171,7 @@ class App:
             evidence=self._evidence,
             fetcher=fetcher,
             spooler=spooler,
+            proof=self.proof,
         )
         admin = AdminServer(
             self.scanner,
@@ -275,17 +289,14 @@ class App:
         for note in (policy.note, check_model(policy, self.scanner.model.fingerprint)):
             if note:
                 _logger.warning("policy", name=policy.name, note=note)
+        if self.settings.policy.dry_run:
+            _logger.warning(_DRY_RUN, policy=policy.name)
         try:
-            await self.scanner.prove(*self._pictures)
+            await self.proof.prove(*self._pictures)
         except (ScanError, UndecodableImage) as error:
-            _logger.warning("the model failed its first pictures", detail=str(error))
+            # No bug: the model is at fault, or its machine.
+            _logger.error("not ready: the model failed its first pictures", detail=str(error))  # noqa: TRY400
         if not self.scanner.proven:
-            _logger.error(
-                "not ready: the test picture must be blocked, plain gray must not, and the model "
-                "must tell them apart; see docs/policy.md",
-                model=self.scanner.model.fingerprint,
-                policy=policy.name,
-            )
             return
         _logger.info(
             "ready",
@@ -293,6 +304,16 @@ class App:
             policy=policy.name,
             version=policy.version,
         )
+        self._trying = spawn(self._try_harmless(), name="look at harmless pictures")
+
+    async def _try_harmless(self) -> None:
+        """Afterwards, since it takes a slow model a minute, and uploads are judged meanwhile."""
+        while True:
+            try:
+                return await self.proof.look()
+            except (ScanError, UndecodableImage) as error:
+                _logger.warning("the harmless pictures wait", detail=str(error))
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     def _build_model(self) -> Model:
         policy = own_policy(self.settings)
@@ -300,9 +321,9 @@ class App:
         return build_model(self.settings, embedder, policy, self.metrics)
 
     async def _unload_model(self) -> None:
-        if self._loading is not None and not self._loading.done():
-            self._loading.cancel()  # its thread ends with the process
-            await asyncio.wait([self._loading])
+        for task in (self._loading, self._trying):
+            if task is not None:
+                await _cancel(task)  # the thread that loads ends with the process
         if self.scanner.model is not None:
             await self.scanner.model.batcher.aclose()
 

@@ -38,8 +38,10 @@ def build_decoders(settings: Settings) -> Decoders:
 
 def own_policy(settings: Settings) -> Policy | None:
     """The policy of `policy.file`, where it is set. Raises ConfigError."""
-    file, severity = settings.policy.file, settings.policy.severity
-    return load_policy(file.expanduser(), severity=severity) if file else None
+    its = settings.policy
+    if its.file is None:
+        return None
+    return load_policy(its.file.expanduser(), severity=its.severity, dry_run=its.dry_run)
 
 
 def build_judge(embedder: Embedder, batcher: Batcher, policy: Policy) -> Judge:
@@ -70,5 +72,6 @@ def build_model(
     """
     batcher = build_batcher(settings, embedder, metrics)
     judge_of = partial(build_judge, embedder, batcher)
-    policy = policy or default_policy(embedder.fingerprint, severity=settings.policy.severity)
+    severity, dry_run = settings.policy.severity, settings.policy.dry_run
+    policy = policy or default_policy(embedder.fingerprint, severity=severity, dry_run=dry_run)
     return Model(embedder.fingerprint, embedder.crop_spec, batcher, judge_of(policy), judge_of)

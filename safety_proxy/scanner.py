@@ -25,7 +25,7 @@ from safety_proxy.errors import (
     UndecodableImage,
 )
 from safety_proxy.evidence import Evidence, Pdq
-from safety_proxy.inference.batcher import Batcher, Control
+from safety_proxy.inference.batcher import Batcher
 from safety_proxy.logs import get_logger
 from safety_proxy.look import Look, Viewer
 from safety_proxy.media.spool import Held, Media
@@ -44,12 +44,6 @@ from safety_proxy.tasks import SingleFlight
 from safety_proxy.verdict import Action, Reason, Source, Verdict
 
 _logger = get_logger(__name__)
-
-# For the first pictures after a start, while everything else starts too.
-_PROOF_SECONDS: Final = 60.0
-
-# Cosine from which on the embeddings of two quite different pictures count as one.
-_SAME: Final = 0.9999
 
 
 class _Seal:
@@ -90,7 +84,7 @@ class Model:
 class Scanner:
     """Judges media. Until `model` is set, every scan raises EmbedderUnavailable.
 
-    proven: whether the pictures that are built in came out as they must (see `prove`).
+    proven: whether the pictures that are built in came out as they must, as `Proof` sets it.
     """
 
     def __init__(
@@ -119,8 +113,6 @@ class Scanner:
         self._pace = Pace()
         self.model: Model | None = None
         self.proven = False
-        self._works = False  # the model and the lists, whatever the policy is
-        self._plain: Float32Array | None = None
 
     @property
     def in_flight(self) -> int:
@@ -171,38 +163,9 @@ class Scanner:
             embeddings = await self._viewer.embed(look.frames, model.batcher)
         return look.evidence(model.fingerprint, embeddings), look
 
-    async def prove(self, blocked: Media, allowed: Media) -> None:
-        """Looks at two pictures that are built in, and sets `proven`.
-
-        A model that sees no difference between them, a policy that blocks the plain one, or a list
-        that misses the test picture would fail every user, or none. The first picture is shown to
-        the model in every pass from then on. Raises ScanError.
-        """
-        model, deadline = self.loaded(), Deadline.after(_PROOF_SECONDS)
-        looks = [
-            await self._viewer.look(media.hold(), media.sha256, model.crop_spec, deadline)
-            for media in (blocked, allowed)
-        ]
-        crops = [look.frames[0].crop for look in looks]
-        embeddings = await model.batcher.embed(crops)
-        model.batcher.control = Control(crops[0], embeddings[0])
-        self._plain = embeddings[1:]
-        self._works = (
-            self._lists.match_exact(blocked.sha256) is not None
-            and float(embeddings[0] @ embeddings[1]) < _SAME
-        )
-        # The policy may have been switched while the model looked.
-        self.proven = self._works and self.is_sane(self.loaded().judge)
-
-    def is_sane(self, judge: Judge) -> bool:
-        """Whether a policy lets a plain picture in; one that does not would fail every user."""
-        plain = self._plain
-        return plain is None or judge.judge(plain, [""]).action is not Action.BLOCK
-
     def switch(self, judge: Judge) -> None:
         """Judges by this from the next scan on; who is being scanned is judged as it began."""
         self.model = replace(self.loaded(), judge=judge)
-        self.proven = self._works and self.is_sane(judge)
 
     async def _on_failure(self, media: Media, error: ScanError) -> Verdict | None:
         """The verdict that lets a picture in unseen; None if the error stands, as by default.

@@ -242,6 +242,18 @@ class PolicySettings(_Section):
         description="Moves all thresholds of it, in place of its own `severity`: above 0 it finds "
         "more, below 0 less; docs/policy.md",
     )
+    dry_run: bool = Field(
+        False,
+        description="Whether rules that block only flag, to see what a policy would do: pictures "
+        "are stored and counted; lists and unreadable files block as ever",
+    )
+    harmless_limit: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="Largest share of the package's 50 harmless pictures that a policy may block; "
+        "one that blocks more is refused, or turns `/readyz` to 503. 1: they are not looked at",
+    )
 
 
 class ListFile(_Section):

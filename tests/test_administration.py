@@ -55,7 +55,7 @@ async def opened(folder: Path, origin_port: int = 80) -> AsyncIterator[Office]:
             scanning(sources=[ListSource("others", listed, Kind.SHA256)])
         )
         with await media_of(blocked_picture()) as hit, await media_of(plain(RED)) as clean:
-            await it.scanner.prove(hit, clean)
+            await it.proof.prove(hit, clean)
         fetcher = Fetcher(settings.fetch, spooler)
         closing.push_async_callback(fetcher.aclose)
         administration = Administration(
@@ -65,6 +65,7 @@ async def opened(folder: Path, origin_port: int = 80) -> AsyncIterator[Office]:
             evidence=it.evidence,
             fetcher=fetcher,
             spooler=spooler,
+            proof=it.proof,
         )
         application = web.Application()
         application.add_routes(administration.routes)

@@ -90,10 +90,12 @@ def make(pictrs: FakeServer, loader: Loader, tmp_path: Path, nothing_left: None)
     policy.write_text(POLICY_TEXT)
 
     def make(**sections: dict[str, Any]) -> App:
+        # The harmless pictures are looked at where a test asks for it.
+        policies = {"file": policy, "harmless_limit": 1, **sections.pop("policy", {})}
         server = {"port": 0, "admin_port": 0, **sections.pop("server", {})}
         values = {
             "upstream": {"url": pictrs.url},
-            "policy": {"file": policy},
+            "policy": policies,
             "store": {"folder": tmp_path / "store"},
             **sections,
         }
@@ -168,7 +170,7 @@ async def test_without_a_policy_file_the_default_fits_the_model(
 ) -> None:
     """And one that is not calibrated says so in the log."""
     loader.embedder.fingerprint = "some/weights/fp32"
-    async with make(policy={}) as app:
+    async with make(policy={"file": None}) as app:
         await app.ready()
         stats = (await ask(client, "GET", admin(app), "/stats")).json
     assert stats["policy"]["name"] == "default (contrast)"

@@ -14,6 +14,7 @@ from safety_proxy.media.frames import read_frames
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.policy import default_policy, parse_policy
 from safety_proxy.settings import Settings
+from safety_proxy.verdict import Action
 from tests.fakes import POLICY_TEXT, FakeEmbedder, color_policy
 
 FOR_ANOTHER = parse_policy('model = "ViT-L-14/openai"\n' + POLICY_TEXT, where="the test")
@@ -58,6 +59,8 @@ def test_the_policy_is_the_file_s_under_the_severity(tmp_path: Path) -> None:
     assert own_policy(Settings()) is None
     policy = own_policy(settings_of(policy={"file": str(file), "severity": 0.5}))
     assert policy == color_policy().with_severity(0.5)
+    dry = own_policy(settings_of(policy={"file": str(file), "dry_run": True}))
+    assert dry == color_policy().only_flagging()
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
         own_policy(settings_of(policy={"file": str(tmp_path / "nowhere.toml")}))
 
@@ -75,6 +78,14 @@ def test_a_model_judges_by_its_policy() -> None:
         assert model.judge.policy == used
         assert model.judge_of(color_policy()).version == color_policy().version
         asyncio.run(model.batcher.aclose())
+
+
+def test_in_a_dry_run_the_default_policy_only_flags() -> None:
+    """Without a policy of one's own."""
+    settings = settings_of(policy={"dry_run": True})
+    model = build_model(settings, FakeEmbedder(), None, Metrics())
+    assert {rule.action for rule in model.judge.policy.rules} == {Action.FLAG}
+    asyncio.run(model.batcher.aclose())
 
 
 def test_a_policy_for_another_model_is_refused() -> None:

@@ -23,7 +23,7 @@ from safety_proxy.media.spool import Media, Spool, Spooler
 from safety_proxy.metrics import Metrics
 from safety_proxy.policy.judge import Judge, Judgment
 from safety_proxy.policy.policy import Policy
-from safety_proxy.policy.tables import Rule
+from safety_proxy.proof import Proof
 from safety_proxy.scanner import Cleared, Scanner
 from safety_proxy.settings import Settings
 from safety_proxy.store.cache import VerdictCache
@@ -61,6 +61,7 @@ class Scanning:
     evidence: EvidenceStore
     recall: Recall
     decoders: InProcessDecoders
+    proof: Proof
 
 
 def soon() -> Deadline:
@@ -73,9 +74,13 @@ async def scanning(
     embedder: FakeEmbedder | None = None,
     policy: Policy | None = None,
     sources: Sequence[ListSource] = (),
+    harmless_limit: float = 1,
     **sections: dict[str, Any],
 ) -> AsyncIterator[Scanning]:
-    """A scanner over a FakeEmbedder; `sources` are shared lists, `sections` settings."""
+    """A scanner over a FakeEmbedder; `sources` are shared lists, `sections` settings.
+
+    harmless_limit: 1 looks at no harmless pictures, of which fifty would have to be decoded.
+    """
     settings = Settings.model_validate(sections)
     cache, metrics, embedder = VerdictCache(100), Metrics(), embedder or FakeEmbedder()
     with TemporaryDirectory() as folder:
@@ -85,19 +90,30 @@ async def scanning(
         evidence = EvidenceStore(database, keep_seconds=3600, max_embeddings=1000)
         recall, lists = Recall(evidence), HashLists(sources, database=database)
         await lists.load()
+        viewer = Viewer(settings, decoders, metrics)
         scanner = Scanner(
             settings,
             cache=cache,
             lists=lists,
             recall=recall,
             unscanned=unscanned,
-            viewer=Viewer(settings, decoders, metrics),
+            viewer=viewer,
             metrics=metrics,
         )
+        proof = Proof(scanner, lists=lists, viewer=viewer, limit=harmless_limit)
         scanner.model = model = model_of(embedder, metrics, policy=policy)
         try:
             yield Scanning(
-                scanner, embedder, cache, metrics, unscanned, lists, evidence, recall, decoders
+                scanner,
+                embedder,
+                cache,
+                metrics,
+                unscanned,
+                lists,
+                evidence,
+                recall,
+                decoders,
+                proof,
             )
         finally:
             embedder.go.set()
@@ -233,7 +249,7 @@ async def test_model_that_goes_wrong_unseen_clears_nothing(
     """A device may break and go on to answer: each pass shows it a picture that is known."""
     async with scanning() as it:
         with await media_of(blocked_test_picture()) as hit, await media_of(plain(RED)) as clean:
-            await it.scanner.prove(hit, clean)
+            await it.proof.prove(hit, clean)
         assert it.scanner.model is not None
         it.embedder.answer = answer
         with await media_of(plain(PURPLE)) as media:
@@ -318,43 +334,6 @@ async def test_scan_that_could_not_end_in_time_is_refused_at_once() -> None:
             assert caught.value.retry_after == pytest.approx(10, abs=1)
             it.embedder.go.set()
             assert (await scan).action is Action.ALLOW
-
-
-async def test_scanner_proves_itself_by_what_is_built_in() -> None:
-    """The test picture is blocked, another is not, and the model tells them apart."""
-    for embedder, picture, proven in (
-        (FakeEmbedder(), plain(RED), True),
-        (FakeEmbedder(), plain(PURPLE), False),
-        (FakeEmbedder(answer=lambda rows: rows * 0 + rows[:1]), plain(RED), False),
-    ):
-        async with scanning(embedder) as it:
-            with await media_of(blocked_test_picture()) as hit, await media_of(picture) as clean:
-                await it.scanner.prove(hit, clean)
-                assert it.scanner.proven is proven
-            assert it.metrics.verdicts_by_action == {}  # nothing that users sent
-
-
-async def test_another_policy_proves_the_scanner_or_not() -> None:
-    """It may come while the model looks at its first pictures, or mend what they found."""
-    strict = color_policy().model_copy(
-        update={"rules": [Rule.model_validate({"name": "red", "action": "block", "all": ["red"]})]}
-    )
-    async with scanning(policy=strict) as it:
-        scanner = it.scanner
-        assert scanner.model is not None
-        lax = scanner.model.judge_of(color_policy())
-        with await media_of(blocked_test_picture()) as hit, await media_of(plain(RED)) as clean:
-            await scanner.prove(hit, clean)
-            assert not scanner.proven
-            scanner.switch(lax)
-            assert scanner.proven
-            it.embedder.go.clear()
-            proving = spawn(scanner.prove(hit, clean), name="prove")
-            await until(lambda: len(it.embedder.batches) == 2)
-            scanner.switch(scanner.model.judge_of(strict))
-            it.embedder.go.set()
-            await proving
-            assert not scanner.proven
 
 
 async def test_who_joins_a_scan_has_its_own_time() -> None:

@@ -24,6 +24,7 @@ from safety_proxy.logs import get_logger
 from safety_proxy.policy.judge import Judge, Judgment
 from safety_proxy.policy.policy import Policy, load_policy, parse_policy
 from safety_proxy.rejudge import Diff, compare
+from safety_proxy.settings import PolicySettings
 from safety_proxy.store.database import Database
 
 _logger = get_logger(__name__)
@@ -48,7 +49,7 @@ class PolicyAdmin:
     active: what is in force; None while the model loads.
     build_judge: makes a policy ready for the model; it may raise ConfigError or ScanError.
     switch: from its return on, every new scan uses this judge.
-    file, severity: of the settings' policy; the severity moves every policy that is sent.
+    settings: where the policy's file is, and what stands over every policy that is read or sent.
     """
 
     def __init__(
@@ -58,15 +59,17 @@ class PolicyAdmin:
         active: Callable[[], Active | None],
         build_judge: Callable[[Policy], Awaitable[Judge]],
         switch: Callable[[Judge], None],
-        file: Path | None,
-        severity: float | None = None,
+        settings: PolicySettings,
     ) -> None:
         self._database = database
         self._active = active
         self._build_judge = build_judge
         self._switch = switch
-        self._file = file.expanduser() if file else None
-        self._severity = severity
+        self._file = settings.file.expanduser() if settings.file else None
+        self._load = partial(load_policy, severity=settings.severity, dry_run=settings.dry_run)
+        self._parse = partial(
+            parse_policy, where=_SENT, severity=settings.severity, dry_run=settings.dry_run
+        )
         self._turn = asyncio.Lock()
         self.routes = [
             web.post("/api/v1/policy/diff", guarded(self._diff)),
@@ -79,8 +82,7 @@ class PolicyAdmin:
             try:
                 if self._file is None:
                     raise ConfigError("policy.file is not set: there is no file to read again.")
-                load = partial(load_policy, self._file, severity=self._severity)
-                await self._put_in_force(await asyncio.to_thread(load))
+                await self._put_in_force(await asyncio.to_thread(self._load, self._file))
             except SafetyProxyError as error:
                 _logger.warning("the policy stays as it was", detail=str(error))
 
@@ -103,9 +105,6 @@ class PolicyAdmin:
                 _logger.warning("what the policy changes is not known", detail=str(error))
                 answer |= _head(before, judge)
             return web.json_response(answer)
-
-    def _parse(self, text: str) -> Policy:
-        return parse_policy(text, where=_SENT, severity=self._severity)
 
     def _in_force(self) -> Active:
         active = self._active()

@@ -75,7 +75,8 @@ def demo_settings(upstream: str, folder: Path) -> Settings:
         server={"port": free_port(8580), "admin_port": free_port(8581)},
         upstream={"url": upstream},
         model={"name": "demo"},
-        policy={"file": FOLDER / "policy.toml"},
+        # The harmless pictures would be counted among the forward passes of the samples.
+        policy={"file": FOLDER / "policy.toml", "harmless_limit": 1},
         store={"folder": folder},
     )
 

@@ -1,5 +1,6 @@
 """From a policy file to a `Policy`, or to an error that tells every problem with its line."""
 
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -38,15 +39,22 @@ __all__ = [
 ]
 
 
-def parse_policy(text: str, *, where: str, severity: float | None = None) -> Policy:
+def parse_policy(
+    text: str, *, where: str, severity: float | None = None, dry_run: bool = False
+) -> Policy:
     """The policy in a TOML text.
 
-    where: names its origin in errors. severity: instead of the text's own.
+    where: names its origin in errors. severity: instead of the text's own. dry_run: whether what
+    would block only flags.
     Raises ConfigError with all problems, each with its line, cause and remedy.
     """
     policy = read_tables(text, where=where)
-    if severity is None:
-        return policy
+    if severity is not None:
+        policy = _at(severity, policy, where)
+    return policy.only_flagging() if dry_run else policy
+
+
+def _at(severity: float, policy: Policy, where: str) -> Policy:
     try:
         return policy.with_severity(severity)
     except ValidationError as error:
@@ -56,7 +64,7 @@ def parse_policy(text: str, *, where: str, severity: float | None = None) -> Pol
         ) from error
 
 
-def load_policy(file: Path, *, severity: float | None = None) -> Policy:
+def load_policy(file: Path, *, severity: float | None = None, dry_run: bool = False) -> Policy:
     """The policy in a file, as `parse_policy` has it. Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
@@ -70,16 +78,17 @@ def load_policy(file: Path, *, severity: float | None = None) -> Policy:
         raise ConfigError(
             f"Policy file {file}, line {line}: not UTF-8: {error}; save it with that encoding."
         ) from error
-    return parse_policy(text, where=str(file), severity=severity)
+    return parse_policy(text, where=str(file), severity=severity, dry_run=dry_run)
 
 
-def default_policy(model: str, *, severity: float | None = None) -> Policy:
+def default_policy(model: str, *, severity: float | None = None, dry_run: bool = False) -> Policy:
     """The policy of the package for the model with this fingerprint (see Embedder)."""
     texts = [
         (name, resources.files("safety_proxy.policy").joinpath(name).read_text(encoding="utf-8"))
         for name in ("default_cosine.toml", "default_contrast.toml")
     ]
-    policies = (parse_policy(text, where=name, severity=severity) for name, text in texts)
+    parse = partial(parse_policy, severity=severity, dry_run=dry_run)
+    policies = (parse(text, where=name) for name, text in texts)
     return next(policy for policy in policies if not policy.model or _names(policy, model))
 
 

@@ -194,3 +194,11 @@ class Policy(Table):
         Raises pydantic's ValidationError beyond SEVERITY_LIMIT.
         """
         return Policy.model_validate({**self.model_dump(), "severity": float(severity)})
+
+    def only_flagging(self) -> "Policy":
+        """The same policy, but that every rule that blocks flags; `unreadable` stays."""
+        rules = [
+            rule.model_copy(update={"action": Action.FLAG}) if rule.action is Action.BLOCK else rule
+            for rule in self.rules
+        ]
+        return self.model_copy(update={"rules": rules})

@@ -16,8 +16,10 @@ from safety_proxy.admin.policy import Active, PolicyAdmin
 from safety_proxy.errors import ConfigError, EmbedderUnavailable
 from safety_proxy.policy.judge import Judge
 from safety_proxy.policy.policy import Policy, parse_policy
+from safety_proxy.settings import PolicySettings
 from safety_proxy.store.database import Database
 from safety_proxy.tasks import spawn
+from safety_proxy.verdict import Action
 from tests.fakes import POLICY_TEXT, FakeEmbedder, ask, until
 from tests.store.made import evidence_of, filled
 
@@ -58,7 +60,11 @@ class Server:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, file: Path | None = None, severity: float | None = None
+    folder: Path,
+    *,
+    file: Path | None = None,
+    severity: float | None = None,
+    dry_run: bool = False,
 ) -> AsyncIterator[Server]:
     """A server that knows three pictures, of which one is green, which is flagged."""
     rows = EMBEDDER.embed_texts(["red", "green", "blue"])
@@ -71,8 +77,7 @@ async def running(
             active=server.active,
             build_judge=server.build_judge,
             switch=server.switch,
-            file=file,
-            severity=severity,
+            settings=PolicySettings(file=file, severity=severity, dry_run=dry_run),
         )
         server.admin = admin
         application = web.Application()
@@ -245,6 +250,24 @@ async def test_the_settings_severity_moves_what_is_sent(
     async with running(tmp_path, severity=3.0) as server:
         await send(client, server, "apply")
     assert server.switched[0].policy.severity == 3.0
+
+
+async def test_in_a_dry_run_what_is_sent_or_read_only_flags(
+    client: ClientSession, tmp_path: Path
+) -> None:
+    """The file holds the policy as it was sent, for when the dry run ends."""
+    file = tmp_path / "policy.toml"
+    file.write_text(STRICTER)
+    async with running(tmp_path, file=file, dry_run=True) as server:
+        assert server.admin is not None
+        await server.admin.reload()
+        await send(client, server, "apply")
+    wanted = parse_policy(STRICTER, where="the test")
+    for judge in server.switched:
+        assert {rule.action for rule in judge.policy.rules} == {Action.FLAG}
+        assert judge.version != wanted.version
+    assert len(server.switched) == 2
+    assert file.read_text() == STRICTER
 
 
 async def test_without_a_policy_file_it_lasts_until_the_next_start(

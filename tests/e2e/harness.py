@@ -389,6 +389,7 @@ class SafetyProxy(Server):
             "SAFETY_PROXY_STORE__FOLDER": str(folder / "store"),
             "SAFETY_PROXY_MODEL__NAME": "demo",
             "SAFETY_PROXY_POLICY__FILE": str(ROOT / "safety_proxy" / "demo" / "policy.toml"),
+            "SAFETY_PROXY_POLICY__HARMLESS_LIMIT": "1",  # not to be looked at where none asks
             "SAFETY_PROXY_FETCH__ALLOW_NETWORKS": '["127.0.0.0/8"]',
             "SAFETY_PROXY_FETCH__ALLOW_PORTS": "[]",
             "HF_HUB_OFFLINE": "1",

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import torch
 
 from safety_proxy.crops import Float32Array
 from safety_proxy.inference.clip import RANDOM_WEIGHTS, ClipChoice, ClipEmbedder, choose
@@ -71,6 +72,7 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Each model, built once."""
     name, weights = request.param
     shallow = _two_layers(name, tmp_path_factory.mktemp("configurations"))
+    torch.manual_seed(0)  # or the weights are those that the tests before this one left
     embedder = ClipEmbedder(ClipChoice(shallow, RANDOM_WEIGHTS, "cpu", "fp32"))
     fingerprint = f"{name}/{weights}/fp32"
     judge = Judge(

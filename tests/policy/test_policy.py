@@ -169,6 +169,28 @@ def test_severity_is_the_file_s_or_the_one_handed_over(tmp_path: Path) -> None:
     assert load_policy(file, severity=0.5) == load_policy(file)
 
 
+def test_in_a_dry_run_what_would_block_flags(tmp_path: Path) -> None:
+    """Another version, since it judges otherwise; the rest is as written."""
+    file = tmp_path / "policy.toml"
+    blocks_unreadable = changed('unreadable = "flag"', 'unreadable = "block"')
+    file.write_text(blocks_unreadable)
+    wanted, dry = load_policy(file), load_policy(file, dry_run=True)
+    assert Action.BLOCK in {rule.action for rule in wanted.rules}
+    assert Action.BLOCK not in {rule.action for rule in dry.rules}
+    assert dry.unreadable is Action.BLOCK
+    assert dry.version != wanted.version
+    assert [rule.name for rule in dry.rules] == [rule.name for rule in wanted.rules]
+    flagging = blocks_unreadable.replace('action = "block"', 'action = "flag"')
+    assert dry == parse_policy(flagging, where="here")
+    assert parse_policy(flagging, where="here", dry_run=True) == dry
+    for policy in (
+        load_policy(file, severity=1.5, dry_run=True),
+        default_policy("any", severity=1.5, dry_run=True),
+    ):
+        assert policy.severity == 1.5
+        assert {rule.action for rule in policy.rules} == {Action.FLAG}
+
+
 @pytest.mark.parametrize("severity", [21.0, -20.5, math.nan, math.inf])
 def test_a_severity_beyond_all_scores_is_refused(severity: float) -> None:
     """With the range, and what the number means."""

@@ -196,9 +196,12 @@ class Policy(Table):
         return Policy.model_validate({**self.model_dump(), "severity": float(severity)})
 
     def only_flagging(self) -> "Policy":
-        """The same policy, but that every rule that blocks flags; `unreadable` stays."""
+        """The same policy, but that every rule that blocks flags; `unreadable` stays.
+
+        Its name says so: logs, `/stats` and reports show it.
+        """
         rules = [
             rule.model_copy(update={"action": Action.FLAG}) if rule.action is Action.BLOCK else rule
             for rule in self.rules
         ]
-        return self.model_copy(update={"rules": rules})
+        return self.model_copy(update={"rules": rules, "name": f"{self.name} (dry run)"})

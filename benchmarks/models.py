@@ -51,15 +51,16 @@ class BareModel:
         self._settings = settings
         self._embedder = load_embedder(settings)
         assert isinstance(self._embedder, ClipEmbedder)
-        self._clip = self._embedder._model  # noqa: SLF001 -- the bare forward is what is asked for
+        # The bare forward is what is asked for.
+        self._clip = self._embedder._model  # noqa: SLF001
+        self._dtype = self._embedder._dtype  # noqa: SLF001 -- not that of each parameter
 
     @torch.inference_mode()
     def forward_rate(self, batch: int, seconds: float) -> float:
         """Of the image tower alone, on a batch that is a normalized tensor already."""
         spec = self._embedder.crop_spec
-        tower = next(self._clip.visual.parameters())
-        tensor = torch.randn(batch, 3, spec.height, spec.width, dtype=tower.dtype)
-        tensor = tensor.to(tower.device)
+        device = next(self._clip.visual.parameters()).device
+        tensor = torch.randn(batch, 3, spec.height, spec.width).to(device, self._dtype)
 
         def forward() -> int:
             self._clip.encode_image(tensor).cpu()

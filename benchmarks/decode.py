@@ -4,8 +4,8 @@ In this process, by processor time: what several threads take is added up, and w
 take of the processor counts for neither side. Both sides take turns, and the best of each counts.
 
 Ours does more for its time: it looks for further pictures in the file, at views beside the model's
-own, and at how unlike each frame of a film is to others; the calls make one crop of a still and 64
-of a film or animation.
+own, and at how unlike each frame of a film is to others; the calls make one crop of a still, and of
+a film or animation one each of as many frames.
 """
 
 import importlib
@@ -112,7 +112,7 @@ def _pillow_animation(body: bytes) -> list[UInt8Array]:
 
 
 def _is_kept(number: int, count: int) -> bool:
-    """Whether it is one of 64, as many as we look at."""
+    """Whether it is one of as many as we look at."""
     return number * _BOUNDS.frames // count != (number - 1) * _BOUNDS.frames // count
 
 

@@ -93,7 +93,7 @@ async def test_killing_decoders_loses_no_upload_that_a_retry_does_not_bring(
     assert len(killed) > 20
     assert len({entry["hex"] for entry in await pictrs.hashes()}) == UPLOADS
     assert (await proxy.stats())["decoders"]["healthy"]
-    assert set(again) <= {400, 500, 503}
+    assert set(again) <= {500, 503}  # 500: pict-rs' own, under load
 
 
 async def test_hostile_files_end_in_an_answer_while_others_are_served(

@@ -44,8 +44,12 @@ from safety_proxy.media.isolation.template import Template, TemplateFailed, Work
 _logger = get_logger(__name__)
 
 # A decoder may have been killed from outside, by an admin or for want of memory: its file gets one
-# other. A file that ends this one as well is not tried again.
+# other. One whose other decoder ends as well is not tried again.
 _ATTEMPTS: Final = 2
+
+# No file does either to its decoder, in which memory beyond the bound is an error. None: it ended
+# with its template.
+_FROM_OUTSIDE: Final = {None, -signal.SIGKILL}
 
 # How it ended is known right after the end itself has shown on its socket.
 _ENDING_SECONDS: Final = 1.0
@@ -115,7 +119,8 @@ class Decoders:
         media_fd: has to be open when this begins, and no longer. Waits its turn, first come first
         served. Cancelling ends the process at work on it, unless it is done with it in a moment.
         Raises UndecodableImage as the function does, DecoderLost if two processes ended on the
-        file or one used up its processor time, ScanTimeout at the deadline, DecodersUnavailable.
+        file or one used up its processor time, ScanTimeout at the deadline, DecodersUnavailable;
+        that too if the second process was killed from outside, which is not the file's doing.
         """
         if deadline.left <= 0:
             raise ScanTimeout("no time is left to decode")
@@ -136,7 +141,7 @@ class Decoders:
         await self._pool.aclose()
 
     async def _decode(self, picture: int, request: wire.Request) -> list[Frame]:
-        ended = ""
+        lost: Exception | None = None
         for attempt in range(_ATTEMPTS):
             with CropMemory(request.spec) as memory:
                 worker = await self._give(request, picture, memory, again=attempt > 0)
@@ -145,8 +150,9 @@ class Decoders:
                     crops = await memory.read(len(places))
                     triples = zip(crops, places, strict=True)
                     return [Frame(crop, where, pdq=pdq) for crop, (where, pdq) in triples]
-            ended = await self._ending(worker)
-        raise DecoderLost(f"its decoder ended {ended}, and so did another")
+            lost = await self._lost(worker)
+        assert lost is not None
+        raise lost
 
     async def _give(
         self, request: wire.Request, picture: int, memory: CropMemory, *, again: bool
@@ -163,6 +169,8 @@ class Decoders:
         """What it says of each frame; None if it gave no answer, and so has been ended."""
         try:
             answer = await worker.answer()
+            if not answer:  # before it is ended, so that one is told from the other
+                await _status(worker)
         except asyncio.CancelledError:
             self._pool.see_out(worker)
             raise
@@ -170,14 +178,27 @@ class Decoders:
         self._pool.release(worker, fit=fit)
         return wire.unpack_answer(answer) if fit else None
 
-    async def _ending(self, worker: Worker) -> str:
-        """How it ended. Raises DecoderLost where that was the file's doing for certain."""
+    async def _lost(self, worker: Worker) -> Exception:
+        """What it means if no other is tried.
+
+        Raises DecoderLost where its end was the file's doing for certain.
+        """
         self.lost += 1
-        status = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_ENDING_SECONDS):
-                status = await asyncio.shield(worker.status)
+        status = await _status(worker)
         _logger.warning("a decoder ended on a file", ended=ending(status))
         if status == -signal.SIGXCPU:
             raise DecoderLost(f"it takes more than {self._cpu_seconds:g} s of processor time")
-        return ending(status)
+        if status in _FROM_OUTSIDE and not worker.killed:
+            return DecodersUnavailable(
+                f"two decoders were ended from outside, the second {ending(status)}: by the kernel "
+                "for want of memory, or by an admin"
+            )
+        return DecoderLost(f"its decoder ended {ending(status)}, and so did another")
+
+
+async def _status(worker: Worker) -> int | None:
+    """How it ended; None if it lives, or nobody knows."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_ENDING_SECONDS):
+            return await asyncio.shield(worker.status)
+    return None

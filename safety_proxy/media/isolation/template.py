@@ -66,6 +66,7 @@ class Worker:
         self.channel = channel
         self.born = asyncio.get_running_loop().time()
         self.answers = 0
+        self.killed = False  # by this side, while it lived
         # How it ended, once it has: an exit code, or less than 0 the signal; None if nobody knows.
         self.status: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
@@ -93,6 +94,7 @@ class Worker:
 
     def kill(self) -> None:
         """Ends it, whatever it does. It may have ended already."""
+        self.killed = not self.status.done()
         self.channel.close()
         self._template.kill(self._number)
 

@@ -61,7 +61,7 @@ async def decoders(
     finally:
         await started.aclose()
     await asyncio.sleep(0)  # for those whose decode has just been ended to close their files
-    assert in_session(template) == set()
+    await until_nothing_is_left_of(template)
     assert open_files() == before
 
 
@@ -90,6 +90,11 @@ def in_session(session: int) -> set[int]:
             if int(its_session) == session and state != "Z":  # for whoever is init to collect
                 found.add(int(stat.parent.name))
     return found
+
+
+async def until_nothing_is_left_of(session: int) -> None:
+    """The decoders of a template that was killed are so by the kernel, a moment later."""
+    await until(lambda: in_session(session) == set())
 
 
 def told_of(process: int) -> bytes:
@@ -421,6 +426,26 @@ async def test_processes_killed_by_hand_lose_no_file() -> None:
         await until(lambda: pool.healthy)
 
 
+@pytest.mark.parametrize("victim", ["its decoder", "the template"])
+async def test_file_whose_decoders_are_killed_twice_may_come_again(victim: str) -> None:
+    """The kernel does so for want of memory: it was not the file, which is not refused for good."""
+    async with decoders(processes=1) as pool:
+        decoding = spawn(decode(pool, "sleep 30"), name="test")
+        for _ in range(2):
+            await until(lambda: bool(pool._pool._busy))
+            (busy,) = pool._pool._busy
+            (decoder,) = processes_of(pool)
+            os.kill(decoder if victim == "its decoder" else template_of(pool), signal.SIGKILL)
+            await until(busy.status.done)
+            await until(lambda it=busy: it not in pool._pool._busy)  # type: ignore[misc]
+        with pytest.raises(
+            DecodersUnavailable, match=r"from outside, the second (by SIGKILL|with)"
+        ):
+            await decoding
+        await until(lambda: pool.healthy)
+        assert len(await decode(pool, "crop after")) == 1
+
+
 async def test_template_that_ends_is_replaced() -> None:
     """With all its decoders, and the files that they had."""
     async with decoders(processes=2) as pool:
@@ -430,7 +455,7 @@ async def test_template_that_ends_is_replaced() -> None:
         os.kill(first, signal.SIGKILL)
         assert [len(await it) for it in decoding] == [1] * 4
         assert template_of(pool) != first
-        assert in_session(first) == set()
+        await until_nothing_is_left_of(first)
 
 
 async def test_decoders_outlast_what_asks_the_proxy_to_stop() -> None:

@@ -19,7 +19,12 @@ from safety_proxy.media.isolation import wire
 from safety_proxy.media.isolation.descriptors import CropMemory, reopen
 from safety_proxy.media.isolation.template import Template, TemplateFailed, Worker, ending
 from tests.media import misbehavior
-from tests.media.isolation.test_processes import in_session, open_files, until
+from tests.media.isolation.test_processes import (
+    in_session,
+    open_files,
+    until,
+    until_nothing_is_left_of,
+)
 
 SPEC = CropSpec(24, 32)
 
@@ -33,7 +38,7 @@ async def started() -> AsyncIterator[Template]:
     finally:
         await template.aclose()
         await template.aclose()  # once more does no harm
-        assert in_session(template._process.pid) == set()
+        await until_nothing_is_left_of(template._process.pid)
         assert open_files() == before
 
 

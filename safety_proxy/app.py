@@ -10,7 +10,7 @@ from typing import Self
 from aiohttp import web
 from aiohttp.abc import AbstractResolver
 
-from safety_proxy.admin.bodies import HOST
+from safety_proxy.admin.bodies import HOST, TOKEN
 from safety_proxy.admin.server import AdminServer
 from safety_proxy.administration import Administration
 from safety_proxy.assembly import build_decoders, build_model, load_clip, own_policy
@@ -185,6 +185,8 @@ class App:
         )
         server = settings.server
         admin.app[HOST] = server.admin_host
+        if server.admin_token is not None:
+            admin.app[TOKEN] = server.admin_token.get_secret_value()
         self.admin_port = await self._listen(
             web.AppRunner(admin.app, access_log=None, shutdown_timeout=_LAST_WORDS_SECONDS),
             server.admin_host,

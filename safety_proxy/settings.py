@@ -39,9 +39,16 @@ class ServerSettings(_Section):
     port: int = Field(8580, ge=0, le=65535, description="Port of it; 0 takes a free one")
     admin_host: str = Field(
         "127.0.0.1",
-        description="Address of `/stats`, `/metrics`, `/healthz`, `/readyz`; keep it private",
+        description="Address of `/stats`, `/metrics`, `/healthz`, `/readyz`, and of what commands "
+        "ask; keep it private",
     )
     admin_port: int = Field(8581, ge=0, le=65535, description="Port of it; 0 takes a free one")
+    admin_token: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="What commands on other machines or in other containers show to it; without "
+        "one it serves these health and metrics alone",
+    )
     upload_seconds: float = Field(
         29.5, gt=0, description="Longest upload, from its first byte on; Lemmy gives it 30 s"
     )

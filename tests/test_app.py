@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionError, ClientSession
 
+from safety_proxy.admin import bodies
 from safety_proxy.app import App
 from safety_proxy.errors import ConfigError
 from safety_proxy.settings import Settings
@@ -152,6 +153,24 @@ async def test_the_listeners_keep_apart(client: ClientSession, make: Make) -> No
         for path in ("/stats", "/metrics", "/readyz"):
             assert (await ask(client, "GET", public(app), path)).status == 404
         assert (await ask(client, "GET", admin(app), "/image/original/a.png")).status == 404
+
+
+async def test_other_machines_need_the_token_of_the_settings(
+    client: ClientSession, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what tells of users or changes anything; a monitor does without."""
+    monkeypatch.setattr(bodies, "_is_loopback", lambda address: False)
+    for token in ("a token of the admin", None):
+        async with make(server={"admin_token": token}) as app:
+            await app.ready()
+            url = admin(app)
+            for path in ("/healthz", "/readyz", "/metrics"):
+                assert (await ask(client, "GET", url, path)).status == 200
+            for path in ("/stats", "/api/v1/lists"):
+                assert (await ask(client, "GET", url, path)).status == 401
+                shown = {"Authorization": f"Bearer {token}"}
+                answer = await ask(client, "GET", url, path, headers=shown)
+                assert answer.status == (200 if token else 401)
 
 
 async def test_settings_reach_the_parts(client: ClientSession, make: Make) -> None:

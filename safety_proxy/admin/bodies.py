@@ -4,8 +4,11 @@ A web page that the admin looks at can send some types of body to any address wi
 types here are none of these, and what names an `Origin` comes from a page: both are refused. So is
 a `Host` that somebody could own: a page of theirs may let its name lead here, and then reads what
 it likes without an `Origin`.
+
+Who connects from the same machine or container needs no more; all others need the token.
 """
 
+import hmac
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable
@@ -26,8 +29,11 @@ FILE_TYPE: Final = "application/octet-stream"
 # Top-level names that the public name system does not have (RFC 6761, RFC 6762, ICANN).
 _PRIVATE: Final = frozenset({"localhost", "local", "internal"})
 
-# Of an application: the name that its listener goes by in the settings.
+# Of an application: the name that its listener goes by in the settings, and the token.
 HOST: Final = web.AppKey("host", str)
+TOKEN: Final = web.AppKey("token", str)
+
+_BEARER: Final = "Bearer "
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -46,6 +52,11 @@ def guarded(handler: Handler) -> Handler:
 
     async def answer_to(request: web.Request) -> web.StreamResponse:
         try:
+            if not _is_admitted(request):
+                raise _TokenNeeded(
+                    f"{request.remote} is not this machine: set server.admin_token "
+                    "(SAFETY_PROXY_SERVER__ADMIN_TOKEN) to the same here and for the server."
+                )
             if "Origin" in request.headers:
                 raise ConfigError("This is for the command line, not for a web page.")
             if not _is_own(request):
@@ -62,6 +73,30 @@ def guarded(handler: Handler) -> Handler:
             return web.json_response({"msg": str(error), "code": error.reason}, status=status)
 
     return guarded_handler
+
+
+class _TokenNeeded(SafetyProxyError):
+    status = 401
+    reason = "token_needed"
+
+
+def _is_admitted(request: web.Request) -> bool:
+    """Whether it comes from this machine, or shows the token."""
+    if _is_loopback(request.remote or ""):
+        return True
+    token, given = request.app.get(TOKEN, ""), request.headers.get("Authorization", "")
+    shown = given.removeprefix(_BEARER) if given.startswith(_BEARER) else ""
+    same = hmac.compare_digest(shown.encode(errors="surrogateescape"), token.encode())
+    return bool(token) and same
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:  # of a socket that is no IP's
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
 
 
 def _is_own(request: web.Request) -> bool:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import typer
@@ -25,19 +25,22 @@ class NoServer(Exception):
     """Nothing listens at the address; the message says where."""
 
 
-def admin_address(admin: str | None, config: Path | None) -> str:
-    """That of --admin, or else of the settings. Raises ConfigError."""
-    if admin is not None:
-        if not _is_address(admin):
-            raise ConfigError(f"--admin {admin}: give an address such as http://127.0.0.1:8581.")
-        return admin
+class Listener(NamedTuple):
+    """An admin listener: its address, and what it wants to be shown by other machines, if known."""
+
+    address: str
+    token: str = ""
+
+
+def listener_of(admin: str | None, config: Path | None) -> Listener:
+    """At the address of --admin, or else of the settings. Raises ConfigError."""
+    if admin is not None and not _is_address(admin):
+        raise ConfigError(f"--admin {admin}: give an address such as http://127.0.0.1:8581.")
     server = load_settings(config).server
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.admin_host, server.admin_host)  # noqa: S104 -- any address includes this one
-    return (
-        f"http://[{host}]:{server.admin_port}"
-        if ":" in host
-        else (f"http://{host}:{server.admin_port}")
-    )
+    own = f"http://[{host}]" if ":" in host else f"http://{host}"
+    token = server.admin_token.get_secret_value() if server.admin_token else ""
+    return Listener(admin or f"{own}:{server.admin_port}", token)
 
 
 def _is_address(text: str) -> bool:
@@ -49,15 +52,17 @@ def _is_address(text: str) -> bool:
 
 
 def ask(
-    address: str, method: str, target: str, *, body: Any = None, file: IO[bytes] | None = None
+    listener: Listener, method: str, target: str, *, body: Any = None, file: IO[bytes] | None = None
 ) -> dict[str, Any]:
     """The server's answer.
 
     body: sent as JSON. file: sent as it is.
     Raises NoServer; ConfigError for what the server refuses; Exit if it cannot answer.
     """
+    address = listener.address
     try:
-        status, release, content = _request(address, method, target, body if file is None else file)
+        sent = body if file is None else file
+        status, release, content = _request(listener, method, target, sent)
     except ConnectionRefusedError as error:
         raise NoServer(f"No server answers at {address}: {error.strerror}.") from error
     except (OSError, http.client.HTTPException) as error:
@@ -83,17 +88,21 @@ def given_up(message: str) -> typer.Exit:
     return typer.Exit(ExitCode.UNAVAILABLE)
 
 
-def _request(address: str, method: str, target: str, body: Any) -> tuple[int, str, bytes]:
+def _request(listener: Listener, method: str, target: str, body: Any) -> tuple[int, str, bytes]:
     """Status, release of the server and body of the answer."""
-    url = urlsplit(address)
+    url = urlsplit(listener.address)
     assert url.hostname is not None
-    content, headers = body, {}
+    content = body
+    headers: dict[str, str | bytes] = {}
+    if listener.token:
+        headers["Authorization"] = f"Bearer {listener.token}".encode()
     if hasattr(body, "read"):
         size_bytes = body.seek(0, os.SEEK_END)
         body.seek(0)
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
+        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
     elif body is not None:
-        content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        content = json.dumps(body).encode()
+        headers |= {"Content-Type": "application/json"}
     # Not urllib, which would go through the proxy that the environment names.
     connection = http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE_SECONDS)
     try:

@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 from safety_proxy.commands import ExitCode
-from safety_proxy.commands.admin_client import NoServer, admin_address, ask, given_up
+from safety_proxy.commands.admin_client import Listener, NoServer, ask, given_up, listener_of
 from safety_proxy.commands.lists_shown import print_lists, print_reports, say
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.evidence import Pdq
@@ -82,7 +82,7 @@ def allow(
     _, where = _write(
         admin,
         config,
-        lambda address: ask(address, "POST", "/api/v1/lists/entries", body=fields),
+        lambda listener: ask(listener, "POST", "/api/v1/lists/entries", body=fields),
         lambda lists: lists.put(entry),
     )
     say(f"Allowed{where}: {sha256}")
@@ -109,12 +109,12 @@ def block(
     spreads = file.is_file() and not exact
     fields = {"action": "block", "note": note, "who": who}
 
-    def by_server(address: str) -> dict[str, Any]:
+    def by_server(listener: Listener) -> dict[str, Any]:
         if not spreads:
             body = {**fields, "sha256": sha256, "exact": exact}
-            return ask(address, "POST", "/api/v1/lists/entries", body=body)
+            return ask(listener, "POST", "/api/v1/lists/entries", body=body)
         with file.open("rb") as opened:
-            return ask(address, "POST", f"/api/v1/lists/entries?{urlencode(fields)}", file=opened)
+            return ask(listener, "POST", f"/api/v1/lists/entries?{urlencode(fields)}", file=opened)
 
     async def directly(lists: HashLists) -> None:
         pdq = await asyncio.to_thread(_pdq_of, file) if spreads else ()
@@ -168,7 +168,7 @@ def exclude(
         answer, where = _write(
             admin,
             config,
-            lambda address: ask(address, "DELETE", target),
+            lambda listener: ask(listener, "DELETE", target),
             lambda lists: lists.include(entry),
         )
         _say_removed(answer, f"Counts again{where}: {entry}", f"Was not excluded: {entry}")
@@ -178,7 +178,7 @@ def exclude(
     _, where = _write(
         admin,
         config,
-        lambda address: ask(address, "POST", "/api/v1/lists/exclusions", body=fields),
+        lambda listener: ask(listener, "POST", "/api/v1/lists/exclusions", body=fields),
         lambda lists: lists.exclude(exclusion),
     )
     say(f"Does not count any more{where}: {entry}")
@@ -189,7 +189,7 @@ def _take_back(sha256: str, action: Action, admin: str | None, config: Path | No
     answer, where = _write(
         admin,
         config,
-        lambda address: ask(address, "DELETE", target),
+        lambda listener: ask(listener, "DELETE", target),
         lambda lists: lists.remove(sha256, action),
     )
     _say_removed(
@@ -200,12 +200,12 @@ def _take_back(sha256: str, action: Action, admin: str | None, config: Path | No
 def _write(
     admin: str | None,
     config: Path | None,
-    by_server: Callable[[str], dict[str, Any]],
+    by_server: Callable[[Listener], dict[str, Any]],
     directly: Callable[[HashLists], Awaitable[Any]],
 ) -> tuple[Any, str]:
     """What came of it, and a word on when it takes effect."""
     try:
-        return by_server(admin_address(admin, config)), ""
+        return by_server(listener_of(admin, config)), ""
     except NoServer as error:
         if admin is not None:  # it was named: then the database of another must not be written
             raise given_up(str(error)) from error
@@ -233,7 +233,7 @@ def _asked(
     admin: str | None, config: Path | None, method: str, target: str, body: Any = None
 ) -> dict[str, Any]:
     try:
-        return ask(admin_address(admin, config), method, target, body=body)
+        return ask(listener_of(admin, config), method, target, body=body)
     except NoServer as error:
         raise given_up(
             f"{error} Start it with `safety-proxy serve`, or name its admin listener by --admin or "

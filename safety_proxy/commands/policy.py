@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from safety_proxy.commands import ExitCode
-from safety_proxy.commands.admin_client import NoServer, admin_address, ask, given_up
+from safety_proxy.commands.admin_client import Listener, NoServer, ask, given_up, listener_of
 from safety_proxy.errors import ConfigError
 from safety_proxy.policy.policy import Policy, load_policy
 
@@ -54,7 +54,7 @@ def diff(
 ) -> None:
     """Show what a policy would change over all known pictures; 1 if it changes any."""
     load_policy(file)  # what is wrong with it is told without a server, and with its path
-    answer = _ask("diff", file, limit, admin_address(admin, config))
+    answer = _ask("diff", file, limit, listener_of(admin, config))
     _show(answer, as_json=as_json, would="would be")
     if answer["changes"]:
         raise typer.Exit(ExitCode.FOUND)
@@ -71,7 +71,7 @@ def apply(
 ) -> None:
     """Put a policy in force in the running server, and in its policy.file; 2 if not in that."""
     load_policy(file)
-    answer = _ask("apply", file, limit, admin_address(admin, config))
+    answer = _ask("apply", file, limit, listener_of(admin, config))
     _show(answer, as_json=as_json, would="are now")
     if answer["problem"]:
         raise ConfigError(answer["problem"])
@@ -79,10 +79,10 @@ def apply(
         Console().print(f"In force, and kept in {answer['file']}.", markup=False, soft_wrap=True)
 
 
-def _ask(what: str, file: Path, limit: int, address: str) -> dict[str, Any]:
+def _ask(what: str, file: Path, limit: int, listener: Listener) -> dict[str, Any]:
     with file.open("rb") as policy:
         try:
-            return ask(address, "POST", f"/api/v1/policy/{what}?limit={limit}", file=policy)
+            return ask(listener, "POST", f"/api/v1/policy/{what}?limit={limit}", file=policy)
         except NoServer as error:
             raise given_up(
                 f"{error} Start it with `safety-proxy serve`, or name its admin listener by "

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 
-from safety_proxy.admin.bodies import HOST, file_of, guarded, json_of, text_in
+from safety_proxy.admin.bodies import HOST, TOKEN, file_of, guarded, json_of, text_in
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.media.spool import Spooler
 from tests.fakes import ask
@@ -33,11 +33,23 @@ async def fail(request: web.Request) -> web.StreamResponse:
     raise StoreUnavailable("the disk is full")
 
 
+async def from_afar(request: web.Request) -> web.StreamResponse:
+    """As `echo`, asked by another machine."""
+    return await echo(request.clone(remote=request.headers["From"]))
+
+
 @pytest.fixture
-async def url() -> AsyncIterator[str]:
+def token() -> str:
+    """That of the settings; a test may have another."""
+    return ""
+
+
+@pytest.fixture
+async def url(token: str) -> AsyncIterator[str]:
     app = web.Application()
-    app[HOST] = "Admin.example.com"
+    app[HOST], app[TOKEN] = "Admin.example.com", token
     app.add_routes([web.post("/echo", echo), web.post("/measure", measure), web.get("/fail", fail)])
+    app.add_routes([web.post("/afar", from_afar)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -127,4 +139,51 @@ async def test_a_name_that_somebody_could_own_is_no_way_in(
 ) -> None:
     """A page may let its own name lead to loopback, and be of one origin with what is there."""
     answer = await ask(client, "POST", url, "/echo", json={}, headers={"Host": host})
+    assert answer.status == status
+
+
+TOKEN_OF_16 = "sixteen ch\u00e4racters"
+
+
+@pytest.mark.parametrize(
+    ("token", "shown", "status"),
+    [
+        ("", None, 401),
+        ("", "Bearer ", 401),
+        (TOKEN_OF_16, None, 401),
+        (TOKEN_OF_16, TOKEN_OF_16, 401),
+        (TOKEN_OF_16, "Bearer ", 401),
+        (TOKEN_OF_16, f"Bearer {TOKEN_OF_16}x", 401),
+        (TOKEN_OF_16, f"Basic {TOKEN_OF_16}", 401),
+        (TOKEN_OF_16, f"Bearer {TOKEN_OF_16}", 200),
+    ],
+)
+async def test_another_machine_has_to_show_the_token(
+    client: ClientSession, url: str, shown: str | None, status: int
+) -> None:
+    """Without one there is none to show; the message says what to set."""
+    headers = JSON | {"From": "10.0.0.9"} | ({"Authorization": shown} if shown else {})
+    answer = await ask(client, "POST", url, "/afar", json={"a": 1}, headers=headers)
+    assert answer.status == status
+    assert status == 200 or "server.admin_token" in answer.json["msg"]
+
+
+@pytest.mark.parametrize(
+    ("remote", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.8.8.8", 200),
+        ("::1", 200),
+        ("::ffff:127.0.0.1", 200),
+        ("::ffff:10.0.0.9", 401),
+        ("172.17.0.1", 401),
+        ("", 401),
+    ],
+)
+async def test_this_machine_needs_no_token(
+    client: ClientSession, url: str, remote: str, status: int
+) -> None:
+    """By whichever of its own addresses it comes; a container's host is another machine."""
+    headers = JSON | {"From": remote}
+    answer = await ask(client, "POST", url, "/afar", json={"a": 1}, headers=headers)
     assert answer.status == status

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from safety_proxy import __version__
-from safety_proxy.commands.admin_client import NoServer, admin_address, ask
+from safety_proxy.commands.admin_client import Listener, NoServer, ask, listener_of
 from safety_proxy.errors import ConfigError
 
 
@@ -26,6 +26,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str, str | None, bytes]] = []
+        self.shown: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -39,6 +40,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         asked = (self.command, self.path, self.headers.get("Content-Type"), body)
         self.server.asked.append(asked)
+        shown = self.headers.get("Authorization")
+        self.server.shown.append(shown and shown.encode("latin-1").decode())
         self.send_response(self.server.status)
         self.send_header("X-Safety-Proxy", self.server.release)
         self.end_headers()
@@ -63,10 +66,10 @@ def server() -> Iterator[Server]:
 def test_json_and_files_are_sent_with_their_types(server: Server) -> None:
     """And the answer comes back as an object."""
     server.body = b'{"a": 1}'
-    assert ask(server.url, "GET", "/x") == {"a": 1}
-    ask(server.url, "POST", "/y?z", body={"b": "ü"})
+    assert ask(Listener(server.url), "GET", "/x") == {"a": 1}
+    ask(Listener(server.url), "POST", "/y?z", body={"b": "ü"})
     with Path(__file__).open("rb") as file:
-        ask(server.url, "POST", "/f", file=file)
+        ask(Listener(server.url), "POST", "/f", file=file)
     assert server.asked == [
         ("GET", "/x", None, b""),
         ("POST", "/y?z", "application/json", b'{"b": "\\u00fc"}'),
@@ -79,14 +82,14 @@ def test_the_environment_s_proxy_is_not_asked(
 ) -> None:
     """Loopback would be that of another machine."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert ask(server.url, "GET", "/") == {}
+    assert ask(Listener(server.url), "GET", "/") == {}
 
 
 def test_a_refusal_is_the_user_s_to_mend(server: Server) -> None:
     """In the server's words; the command then ends with code 2."""
     server.status, server.body = 404, b'{"msg": "give the file"}'
     with pytest.raises(ConfigError, match="give the file"):
-        ask(server.url, "GET", "/")
+        ask(Listener(server.url), "GET", "/")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_a_server_that_cannot_answer_ends_the_command_with_3(
     """And it says what it is about."""
     server.status, server.body = status, body
     with pytest.raises(typer.Exit) as caught:
-        ask(server.url, "GET", "/")
+        ask(Listener(server.url), "GET", "/")
     assert caught.value.exit_code == 3
     assert message in capsys.readouterr().err
 
@@ -115,7 +118,7 @@ def test_what_is_no_server_of_this_version_is_not_believed(
     """The public listener and an older release answer by JSON too."""
     server.release, server.body = release, body
     with pytest.raises(typer.Exit) as caught:
-        ask(server.url, "GET", "/")
+        ask(Listener(server.url), "GET", "/")
     assert caught.value.exit_code == 3
     assert f"{release!r}" in capsys.readouterr().err
 
@@ -133,11 +136,11 @@ def test_no_server_is_told_apart_from_one_that_hangs_up(
         thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(typer.Exit):
-            ask(url, "POST", "/", file=io.BytesIO(b"x"))
+            ask(Listener(url), "POST", "/", file=io.BytesIO(b"x"))
         thread.join()
     assert "did not answer" in capsys.readouterr().err
     with pytest.raises(NoServer, match="No server answers at"):
-        ask(url, "GET", "/")
+        ask(Listener(url), "GET", "/")
 
 
 @pytest.fixture
@@ -164,12 +167,12 @@ def test_the_address_is_that_of_the_settings(
 ) -> None:
     """A listener on any address is asked on loopback."""
     file = settings(f'[server]\nadmin_host = "{host}"\nadmin_port = 9000\n')
-    assert admin_address(None, file) == address
+    assert listener_of(None, file) == (address, "")
 
 
 def test_a_given_address_goes_before_the_settings() -> None:
     """If it is one."""
-    assert admin_address("http://10.0.0.1:1", None) == "http://10.0.0.1:1"
+    assert listener_of("http://10.0.0.1:1", None) == ("http://10.0.0.1:1", "")
     for wrong in (
         "10.0.0.1:1",
         "https://10.0.0.1",
@@ -179,4 +182,17 @@ def test_a_given_address_goes_before_the_settings() -> None:
         "http://[h",
     ):
         with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:8581"):
-            admin_address(wrong, None)
+            listener_of(wrong, None)
+
+
+def test_the_token_of_the_settings_is_shown(
+    server: Server, settings: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whatever address; and none where none is set."""
+    token = "sixteen ch\u00e4racters"
+    file = settings(f'[server]\nadmin_token = "{token}"\n')
+    ask(listener_of(server.url, file), "POST", "/", body={})
+    monkeypatch.setenv("SAFETY_PROXY_SERVER__ADMIN_TOKEN", token)
+    ask(listener_of(server.url, None), "GET", "/")
+    ask(Listener(server.url), "GET", "/")
+    assert server.shown == [f"Bearer {token}"] * 2 + [None]

@@ -35,6 +35,7 @@ from tests.e2e.harness import (
     SafetyProxy,
     Server,
     missing,
+    try_again,
 )
 
 StartPictRs = Callable[..., PictRs]
@@ -170,5 +171,5 @@ async def origin() -> AsyncIterator[Origin]:
 @pytest.fixture
 async def client() -> AsyncIterator[ClientSession]:
     """An HTTP client that sends what Lemmy copies from its users' browsers."""
-    async with ClientSession(headers=SECRET_HEADERS) as session:
+    async with ClientSession(headers=SECRET_HEADERS, middlewares=[try_again]) as session:
         yield session

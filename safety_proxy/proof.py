@@ -11,7 +11,6 @@ import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 from typing import Final
@@ -32,7 +31,7 @@ from safety_proxy.verdict import Action
 
 _logger = get_logger(__name__)
 
-HARMLESS: Final = Path(str(resources.files("safety_proxy"))) / "harmless"
+HARMLESS: Final = Path(__file__).with_name("harmless")
 
 # For one picture, while everything else starts too.
 _SECONDS: Final = 60.0

@@ -82,6 +82,19 @@ def ask(
     raise given_up(f"The server at {address} cannot do that just now: {message}.")
 
 
+def ask_running(
+    listener: Listener, method: str, target: str, *, body: Any = None, file: IO[bytes] | None = None
+) -> dict[str, Any]:
+    """As `ask`, where nothing can be done without a server: raises Exit if there is none."""
+    try:
+        return ask(listener, method, target, body=body, file=file)
+    except NoServer as error:
+        raise given_up(
+            f"{error} Start it with `safety-proxy serve`, or name its admin listener by --admin or "
+            "--config."
+        ) from error
+
+
 def given_up(message: str) -> typer.Exit:
     """To be raised when something that the command needs does not answer."""
     sys.stderr.write(f"{message}\n")

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from safety_proxy.commands import ExitCode
-from safety_proxy.commands.admin_client import Listener, NoServer, ask, given_up, listener_of
+from safety_proxy.commands.admin_client import Listener, ask_running, listener_of
 from safety_proxy.errors import ConfigError
 from safety_proxy.store.listed import checked_sha256
 
@@ -50,13 +50,7 @@ def explain(
     full: Full = False,
 ) -> None:
     """Say all that is known of a picture, and what would change its action; 1 unless allowed."""
-    try:
-        answer = _asked(listener_of(admin, config), picture)
-    except NoServer as error:
-        raise given_up(
-            f"{error} Start it with `safety-proxy serve`, or name its admin listener by --admin or "
-            "--config."
-        ) from error
+    answer = _asked(listener_of(admin, config), picture)
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
@@ -69,13 +63,13 @@ def explain(
 
 def _asked(listener: Listener, picture: str) -> dict[str, Any]:
     if picture.startswith(("http://", "https://")):
-        return ask(listener, "POST", "/api/v1/explain", body={"url": picture})
+        return ask_running(listener, "POST", "/api/v1/explain", body={"url": picture})
     file = Path(picture)
     if not file.is_file():
-        return ask(listener, "GET", f"/api/v1/explain/{checked_sha256(picture)}")
+        return ask_running(listener, "GET", f"/api/v1/explain/{checked_sha256(picture)}")
     try:
         with file.open("rb") as opened:
-            return ask(listener, "POST", "/api/v1/explain", file=opened)
+            return ask_running(listener, "POST", "/api/v1/explain", file=opened)
     except PermissionError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
 

@@ -17,7 +17,14 @@ import typer
 from PIL import Image
 
 from safety_proxy.commands import ExitCode
-from safety_proxy.commands.admin_client import Listener, NoServer, ask, given_up, listener_of
+from safety_proxy.commands.admin_client import (
+    Listener,
+    NoServer,
+    ask,
+    ask_running,
+    given_up,
+    listener_of,
+)
 from safety_proxy.commands.lists_shown import print_lists, print_reports, say
 from safety_proxy.errors import ConfigError, StoreUnavailable
 from safety_proxy.evidence import Pdq
@@ -133,7 +140,7 @@ def show(
     """Show the lists, what they hold, and what is wrong with them; 1 if anything is."""
     if context.invoked_subcommand is not None:
         return
-    answer = _asked(admin, config, "GET", "/api/v1/lists")
+    answer = ask_running(listener_of(admin, config), "GET", "/api/v1/lists")
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
     else:
@@ -145,7 +152,7 @@ def show(
 @lists_cli.command()
 def reload(admin: Admin = None, config: Config = None) -> None:
     """Read the files of all lists anew; 1 if one stays as it was, because it cannot be read."""
-    answer = _asked(admin, config, "POST", "/api/v1/lists/reload", body={})
+    answer = ask_running(listener_of(admin, config), "POST", "/api/v1/lists/reload", body={})
     print_reports(answer["lists"])
     if any(report["error"] for report in answer["lists"]):
         raise typer.Exit(ExitCode.FOUND)
@@ -227,18 +234,6 @@ async def _directly(folder: Path, write: Callable[[HashLists], Awaitable[Any]]) 
         return await write(HashLists(database=database))
     finally:
         await database.aclose()
-
-
-def _asked(
-    admin: str | None, config: Path | None, method: str, target: str, body: Any = None
-) -> dict[str, Any]:
-    try:
-        return ask(listener_of(admin, config), method, target, body=body)
-    except NoServer as error:
-        raise given_up(
-            f"{error} Start it with `safety-proxy serve`, or name its admin listener by --admin or "
-            "--config."
-        ) from error
 
 
 def _sha256(picture: str) -> str:

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from safety_proxy.commands import ExitCode
-from safety_proxy.commands.admin_client import Listener, NoServer, ask, given_up, listener_of
+from safety_proxy.commands.admin_client import Listener, ask_running, listener_of
 from safety_proxy.errors import ConfigError
 from safety_proxy.policy.policy import Policy, load_policy
 
@@ -81,13 +81,7 @@ def apply(
 
 def _ask(what: str, file: Path, limit: int, listener: Listener) -> dict[str, Any]:
     with file.open("rb") as policy:
-        try:
-            return ask(listener, "POST", f"/api/v1/policy/{what}?limit={limit}", file=policy)
-        except NoServer as error:
-            raise given_up(
-                f"{error} Start it with `safety-proxy serve`, or name its admin listener by "
-                "--admin or --config."
-            ) from error
+        return ask_running(listener, "POST", f"/api/v1/policy/{what}?limit={limit}", file=policy)
 
 
 def _show(answer: dict[str, Any], *, as_json: bool, would: str) -> None:
